@@ -1,0 +1,66 @@
+"""Configuration of the data set: where it is, or how to make one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from neuroalign.config._section import Section
+
+
+def _as_list(value):
+    # A single label, or a number that YAML made of one (`subject: 01`), is a list of one label.
+    if value is None:
+        return None
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [str(v) for v in values]
+
+
+Labels = Annotated[list[str] | None, BeforeValidator(_as_list)]
+
+
+class Simulate(Section):
+    """The demo dataset: a raw BIDS dataset made on the spot, with known ground truth."""
+
+    subjects: int = Field(3, ge=1, description="Number of simulated people.")
+    sessions: int = Field(
+        2, ge=1, description="Sessions of the first subject; the others have one, so layouts differ."
+    )
+    films: int = Field(8, ge=2, description="Number of different films (stimulus files).")
+    film_s: float = Field(90.0, ge=20, description="Length of each film in seconds.")
+    films_per_run: int = Field(2, ge=1, description="Films shown one after the other in a run.")
+    repeats: int = Field(
+        2, ge=1, description="How often the films of the last run are shown: repeats give the noise ceiling."
+    )
+    tr_s: float = Field(2.0, gt=0.2, description="Repetition time in seconds.")
+    voxel_mm: float = Field(4.0, gt=0.8, description="Edge of the BOLD voxels in mm.")
+    noise: float = Field(
+        1.0, ge=0, description="Noise relative to published 3 T data (see docs/simulation.md); 0 is noise-free."
+    )
+    seed: int = Field(0, ge=0, description="Seed of everything random in the dataset.")
+
+
+class Filters(Section):
+    """Which part of the dataset is used; null takes everything."""
+
+    subject: Labels = Field(None, description="Subject labels, with or without `sub-`.")
+    session: Labels = Field(None, description="Session labels.")
+    task: Labels = Field(None, description="Task labels.")
+    run: Labels = Field(None, description="Run indices; `1` and `01` are the same run.")
+
+
+class Dataset(Section):
+    """Where the data are."""
+
+    simulate: Simulate | None = Field(
+        None, description="Make this demo dataset at `bids_dir` first; absent or null for real data."
+    )
+    bids_dir: str = Field("results/demo/bids", description="Root of the BIDS dataset; only ever read.")
+    derivatives: str | None = Field(
+        None, description="Root of the fMRIPrep or XCP-D outputs, when `fmri.source` is not `raw`."
+    )
+    stimuli_dir: str | None = Field(
+        None, description="Folder of the stimulus files; null is `<bids_dir>/stimuli`."
+    )
+    filters: Filters = Field(default_factory=Filters, description="Which part of the dataset is used.")

@@ -1,0 +1,37 @@
+"""Configuration of the video side."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from neuroalign.config._section import Section
+
+
+class MotionEnergy(Section):
+    """Size of the frames that the motion-energy pyramid sees."""
+
+    size: int = Field(96, ge=32, le=256, description="Frames are scaled to this many pixels square.")
+
+
+class Video(Section):
+    """Video decoding and embedding."""
+
+    fps: float = Field(8.0, gt=0, le=60, description="Frames per second that are embedded.")
+    height: int = Field(224, ge=64, le=1080, description="Height of the normalised video in pixels.")
+    backbone: Literal["motion_energy", "resnet101", "precomputed"] = Field(
+        "motion_energy", description="What turns frames into features."
+    )
+    weights: str | None = Field(
+        None, description="Hub id or local folder of the backbone's weights; never downloaded in a training job."
+    )
+    revision: str | None = Field(None, description="Revision of hub weights (commit or tag).")
+    precomputed_dir: str | None = Field(
+        None, description="Folder of `<stimulus>.h5` feature files, for `backbone: precomputed`."
+    )
+    window_s: float = Field(1.0, gt=0, description="Seconds of video summarised by one embedding.")
+    stride_s: float = Field(1.0, gt=0, description="Seconds between embeddings.")
+    motion_energy: MotionEnergy = Field(default_factory=MotionEnergy, description="Motion-energy pyramid.")
+    batch_size: int = Field(32, ge=1, description="Frames per forward pass of a neural backbone.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where a neural backbone runs.")

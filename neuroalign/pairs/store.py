@@ -1,0 +1,205 @@
+"""The paired dataset: clips, their HRF-aligned fMRI windows and their video windows.
+
+On disk: ``pairs/clips.tsv`` (the clip table), ``pairs/sub-<label>.h5`` (one shard of fMRI windows per
+subject) and ``pairs/video.h5`` (one video window per clip content). `PairedDataset` is the same in memory and
+is what the model and every baseline learn from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neuroalign.io import atomic_hdf5, open_hdf5, read_strings, read_tsv, stamp
+
+CLIP_TEXT_COLUMNS = ("clip_id", "stimulus", "subject", "session", "task", "run", "split", "group")
+
+
+@dataclass
+class BrainWindows:
+    """fMRI windows of one subject.
+
+    Attributes
+    ----------
+    rows : int array of shape (n,)
+        Row of the clip table that each window belongs to (ascending).
+    levels : dict of str to float32 array of shape (n, volumes, units)
+    times : float32 array of shape (n, volumes)
+        Middle of each volume in seconds after clip start; padded volumes hold 0.
+    valid : bool array of shape (n, volumes)
+        False for padded and censored volumes.
+    unit_labels : dict of str to list of str
+    aligned : bool
+        True if the haemodynamic delay is already dealt with (`shift`, `glm`, `none`): "volumes" are then clip
+        steps (or a single beta) and no model should look for a lag. False for `adaptive`.
+    """
+
+    rows: np.ndarray
+    levels: dict[str, np.ndarray]
+    times: np.ndarray
+    valid: np.ndarray
+    unit_labels: dict[str, list[str]]
+    aligned: bool
+
+    def select(self, keep: np.ndarray) -> BrainWindows:
+        """The windows where the boolean array (or index) `keep` says so."""
+        return BrainWindows(
+            self.rows[keep],
+            {level: data[keep] for level, data in self.levels.items()},
+            self.times[keep],
+            self.valid[keep],
+            self.unit_labels,
+            self.aligned,
+        )
+
+
+@dataclass
+class VideoWindows:
+    """Video windows, one per clip content.
+
+    Attributes
+    ----------
+    clip_ids : list of str
+    levels : dict of str to float32 array of shape (contents, steps, dim)
+        Ordered from early to late.
+    step_times : float32 array of shape (steps,)
+        Centre of each clip step in seconds after clip start.
+    low_level : float32 array of shape (contents, steps, 3), optional
+        Luminance, contrast and motion (see `video.shards`).
+    """
+
+    clip_ids: list[str]
+    levels: dict[str, np.ndarray]
+    step_times: np.ndarray
+    low_level: np.ndarray | None = None
+
+    def rows_of(self, clip_ids) -> np.ndarray:
+        """Row of each clip id, in the order asked for."""
+        index = {clip: row for row, clip in enumerate(self.clip_ids)}
+        return np.array([index[clip] for clip in clip_ids], dtype=np.int64)
+
+
+@dataclass
+class PairedDataset:
+    """Everything a method learns from and is tested on.
+
+    Attributes
+    ----------
+    clips : DataFrame
+        The clip table; ``split`` is that of the fold that was read.
+    brain : dict of str to BrainWindows
+        By subject label.
+    video : VideoWindows
+    """
+
+    clips: pd.DataFrame
+    brain: dict[str, BrainWindows]
+    video: VideoWindows
+
+    @property
+    def subjects(self) -> list[str]:
+        """Subject labels in table order."""
+        return list(self.brain)
+
+    @property
+    def steps(self) -> int:
+        """Clip steps T."""
+        return len(self.video.step_times)
+
+    def of(self, subject: str, split: str) -> tuple[BrainWindows, np.ndarray]:
+        """Windows of a subject in one part of the split, and the video row of each.
+
+        Returns
+        -------
+        windows : BrainWindows with n windows
+        video_rows : int array of shape (n,)
+        """
+        windows = self.brain[subject]
+        windows = windows.select((self.clips["split"].to_numpy() == split)[windows.rows])
+        return windows, self.video.rows_of(self.clips["clip_id"].to_numpy()[windows.rows])
+
+
+def write_brain(path: str | os.PathLike, windows: BrainWindows, made_by: Mapping[str, Any] | None = None) -> None:
+    """Write the fMRI shard of one subject."""
+    with atomic_hdf5(path) as file:
+        for level, data in windows.levels.items():
+            chunks = (min(64, max(1, len(data))), *data.shape[1:]) if data.size else None
+            file.create_dataset(f"levels/{level}/data", data=data.astype(np.float32), chunks=chunks)
+            file.create_dataset(f"levels/{level}/unit_label", data=list(windows.unit_labels[level]))
+        file["levels"].attrs["order"] = list(windows.levels)
+        file.create_dataset("clip_row", data=windows.rows.astype(np.int64))
+        file.create_dataset("times", data=windows.times.astype(np.float32))
+        file.create_dataset("valid", data=windows.valid.astype(bool))
+        file.attrs["aligned"] = windows.aligned
+        stamp(file, made_by or {})
+
+
+def write_video(path: str | os.PathLike, windows: VideoWindows, made_by: Mapping[str, Any] | None = None) -> None:
+    """Write the shard of video windows."""
+    with atomic_hdf5(path) as file:
+        for level, data in windows.levels.items():
+            file.create_dataset(f"levels/{level}/data", data=data.astype(np.float32))
+        file["levels"].attrs["order"] = list(windows.levels)
+        file.create_dataset("clip_id", data=list(windows.clip_ids))
+        file.create_dataset("step_times", data=windows.step_times.astype(np.float32))
+        if windows.low_level is not None:
+            file.create_dataset("low_level", data=windows.low_level.astype(np.float32))
+        stamp(file, made_by or {})
+
+
+def read_clips(path: str | os.PathLike, fold: int = 0) -> pd.DataFrame:
+    """Read the clip table; with several folds, ``split`` is that of `fold`."""
+    clips = read_tsv(path, text=(*CLIP_TEXT_COLUMNS, f"split_{fold}"))
+    if f"split_{fold}" in clips:
+        clips["split"] = clips[f"split_{fold}"]
+    return clips
+
+
+def read_pairs(folder: str | os.PathLike, fold: int = 0, subjects: list[str] | None = None) -> PairedDataset:
+    """Read the paired dataset of a folder into memory.
+
+    Parameters
+    ----------
+    folder : path
+        The ``pairs`` folder of the workflow.
+    fold : int
+        Which fold's split to use.
+    subjects : list of str, optional
+        Read only these.
+    """
+    folder = Path(folder)
+    clips = read_clips(folder / "clips.tsv", fold)
+    names = [s for s in dict.fromkeys(clips["subject"]) if subjects is None or s in subjects]
+    brain = {subject: _read_brain(folder / f"sub-{subject}.h5") for subject in names}
+    return PairedDataset(clips, brain, _read_video(folder / "video.h5"))
+
+
+def _read_brain(path: Path) -> BrainWindows:
+    with open_hdf5(path) as file:
+        group = file["levels"]
+        order = [str(n) for n in group.attrs["order"]]
+        return BrainWindows(
+            rows=file["clip_row"][()],
+            levels={n: group[n]["data"][()] for n in order},
+            times=file["times"][()],
+            valid=file["valid"][()],
+            unit_labels={n: read_strings(group[n]["unit_label"]) for n in order},
+            aligned=bool(file.attrs["aligned"]),
+        )
+
+
+def _read_video(path: Path) -> VideoWindows:
+    with open_hdf5(path) as file:
+        group = file["levels"]
+        return VideoWindows(
+            clip_ids=read_strings(file["clip_id"]),
+            levels={str(n): group[str(n)]["data"][()] for n in group.attrs["order"]},
+            step_times=file["step_times"][()],
+            low_level=file["low_level"][()] if "low_level" in file else None,
+        )

@@ -1,0 +1,100 @@
+"""The embedding file: hierarchical features of one stimulus on a regular time grid.
+
+The same format is the input of ``video.backbone: precomputed``, then also with a single ``/features``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from neuroalign.errors import UserError
+from neuroalign.io import atomic_hdf5, open_hdf5, stamp
+
+ATTRIBUTES = ("backbone", "revision", "window_s", "stride_s", "hrf_convolved")
+LOW_LEVEL = ("luminance", "contrast", "motion")
+
+
+@dataclass
+class Embedding:
+    """Features of one stimulus.
+
+    Attributes
+    ----------
+    levels : dict of str to array of shape (windows, dim)
+        Features per video level, ordered from early to late.
+    times : array of shape (windows,)
+        Centre of each window in seconds from stimulus start.
+    low_level : array of shape (windows, 3), optional
+        Mean luminance, contrast (standard deviation of luminance) and mean absolute frame difference of each
+        window: the control that must not win.
+    attributes : dict
+        `backbone`, `revision`, `window_s`, `stride_s`, `hrf_convolved`.
+    """
+
+    levels: dict[str, np.ndarray]
+    times: np.ndarray
+    low_level: np.ndarray | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for level, data in self.levels.items():
+            if data.ndim != 2 or len(data) != len(self.times):
+                raise ValueError(f"level {level} has shape {data.shape}, expected ({len(self.times)}, dim)")
+
+
+def write_embedding(path: str | os.PathLike, embedding: Embedding, made_by: Mapping[str, Any] | None = None) -> None:
+    """Write an embedding file atomically; float16 and float32 features keep their type."""
+    with atomic_hdf5(path) as file:
+        for level, data in embedding.levels.items():
+            kind = np.float16 if data.dtype == np.float16 else np.float32
+            file.create_dataset(f"levels/{level}/data", data=data.astype(kind))
+        # HDF5 lists groups alphabetically; the order of the hierarchy is kept beside them.
+        file["levels"].attrs["order"] = list(embedding.levels)
+        file.create_dataset("times", data=np.asarray(embedding.times, np.float64))
+        if embedding.low_level is not None:
+            dataset = file.create_dataset("low_level", data=np.asarray(embedding.low_level, np.float32))
+            dataset.attrs["columns"] = list(LOW_LEVEL)
+        for name in ATTRIBUTES:
+            file.attrs[name] = embedding.attributes.get(name, "")
+        stamp(file, made_by or {})
+
+
+def read_embedding(path: str | os.PathLike) -> Embedding:
+    """Read an embedding file, ours or a user's own.
+
+    A file with a single ``/features`` has one level, named ``features``.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged, lacks ``/times``, or lengths disagree.
+    """
+    with open_hdf5(path) as file:
+        try:
+            if "levels" in file:
+                group = file["levels"]
+                names = [str(n) for n in group.attrs.get("order", list(group))]
+                levels = {n: group[n]["data"][()] for n in names}
+            else:
+                levels = {"features": file["features"][()]}
+            embedding = Embedding(
+                levels={n: np.asarray(d, np.float32) for n, d in levels.items()},
+                times=file["times"][()].astype(np.float64),
+                low_level=file["low_level"][()] if "low_level" in file else None,
+                attributes={n: _plain(file.attrs[n]) for n in ATTRIBUTES if n in file.attrs},
+            )
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{path} is not an embedding file ({error}); see docs/formats.md.") from error
+    for level, data in embedding.levels.items():
+        if not np.isfinite(data).all():
+            raise UserError(f"{path}: level '{level}' holds values that are not finite; mend the features.")
+    return embedding
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
