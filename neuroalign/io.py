@@ -182,8 +182,9 @@ def inside(root: str | os.PathLike, relative: str) -> Path:
     """`root/relative`, refused if it leaves `root` (absolute paths, ``..`` and the like)."""
     root = Path(root)
     target = root / relative
-    if not Path(os.path.normpath(target)).is_relative_to(os.path.normpath(root)) or Path(
-        relative
-    ).is_absolute():
+    if (
+        not Path(os.path.normpath(target)).is_relative_to(os.path.normpath(root))
+        or Path(relative).is_absolute()
+    ):
         raise UserError(f"'{relative}' points outside {root}; only files inside it are read.")
     return target

@@ -36,7 +36,9 @@ class Simulate(Section):
     tr_s: float = Field(2.0, gt=0.2, description="Repetition time in seconds.")
     voxel_mm: float = Field(4.0, gt=0.8, description="Edge of the BOLD voxels in mm.")
     noise: float = Field(
-        1.0, ge=0, description="Noise relative to published 3 T data (see docs/simulation.md); 0 is noise-free."
+        1.0,
+        ge=0,
+        description="Noise relative to published 3 T data (see docs/simulation.md); 0 is noise-free.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything random in the dataset.")
 

@@ -38,7 +38,9 @@ class Evaluate(Section):
     )
     permutations: int = Field(1000, ge=19, description="Circular shifts for p-values.")
     bootstrap: int = Field(1000, ge=100, description="Block-bootstrap resamples for confidence intervals.")
-    block_s: float = Field(30.0, gt=0, description="Length of bootstrap blocks: longer than the autocorrelation.")
+    block_s: float = Field(
+        30.0, gt=0, description="Length of bootstrap blocks: longer than the autocorrelation."
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
     seed: int = Field(0, ge=0, description="Seed of draws, resamples and shifts.")
 

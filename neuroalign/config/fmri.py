@@ -28,7 +28,8 @@ class Preprocess(Section):
         True, description="Correct slice timing where the sidecar gives `SliceTiming`."
     )
     template: str | None = Field(
-        None, description="Brain-extracted T1w template image of `fmri.space`; null is nilearn's MNI template."
+        None,
+        description="Brain-extracted T1w template image of `fmri.space`; null is nilearn's MNI template.",
     )
     resolution_mm: float | None = Field(
         None, gt=0.5, description="Voxel size of the output grid in mm; null keeps that of the BOLD."
@@ -53,7 +54,9 @@ class Clean(Section):
     strategy: Literal["none", "simple", "scrubbing", "compcor", "motion"] = Field(
         "simple", description="Confound columns regressed out; docs/confounds.md maps each to its columns."
     )
-    high_pass_hz: float | None = Field(0.01, ge=0, description="High-pass cut-off in Hz; null filters nothing.")
+    high_pass_hz: float | None = Field(
+        0.01, ge=0, description="High-pass cut-off in Hz; null filters nothing."
+    )
     low_pass_hz: float | None = Field(None, gt=0, description="Low-pass cut-off in Hz; null filters nothing.")
     fd_threshold_mm: float | None = Field(
         0.5, gt=0, description="Volumes with a larger framewise displacement are censored; null keeps all."
@@ -88,7 +91,9 @@ class Fmri(Section):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"the pattern of level '{level}' is no regular expression: {error}") from error
+                raise ValueError(
+                    f"the pattern of level '{level}' is no regular expression: {error}"
+                ) from error
         return levels
 
 
@@ -101,7 +106,8 @@ class Hrf(Section):
         "`none` for features that are already convolved.",
     )
     window_s: tuple[float, float] = Field(
-        (0.0, 12.0), description="Volumes from this long after clip start to this long after clip end (adaptive)."
+        (0.0, 12.0),
+        description="Volumes from this long after clip start to this long after clip end (adaptive).",
     )
     shift_s: float = Field(5.0, ge=0, le=15, description="The lag of `shift`, in seconds.")
 

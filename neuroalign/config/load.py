@@ -45,12 +45,22 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_agree(self):
         if self.dataset.simulate and self.fmri.source != "raw":
-            raise ValueError("dataset.simulate makes raw data: set fmri.source to raw, or dataset.simulate to null")
+            raise ValueError(
+                "dataset.simulate makes raw data: set fmri.source to raw, or dataset.simulate to null"
+            )
         if self.fmri.source != "raw" and not self.dataset.derivatives:
-            raise ValueError(f"fmri.source is '{self.fmri.source}': set dataset.derivatives to the folder of its outputs")
+            raise ValueError(
+                f"fmri.source is '{self.fmri.source}': set dataset.derivatives to the folder of its outputs"
+            )
         if self.video.backbone == "precomputed" and not self.video.precomputed_dir:
-            raise ValueError("video.backbone is 'precomputed': set video.precomputed_dir to the folder of feature files")
-        if self.fmri.source != "timeseries" and not (self.fmri.atlas.name or self.fmri.atlas.image) and not self.dataset.simulate:
+            raise ValueError(
+                "video.backbone is 'precomputed': set video.precomputed_dir to the folder of feature files"
+            )
+        if (
+            self.fmri.source != "timeseries"
+            and not (self.fmri.atlas.name or self.fmri.atlas.image)
+            and not self.dataset.simulate
+        ):
             raise ValueError("set fmri.atlas.image (or fmri.atlas.name) to the atlas that names the regions")
         return self
 

@@ -18,7 +18,9 @@ class Clips(Section):
     strategy: Literal["events", "fixed"] = Field(
         "events", description="`events`: one clip per presentation; `fixed`: films are cut on a grid."
     )
-    duration_s: float = Field(4.0, gt=0, description="Length of a clip in seconds (the longest, for `events`).")
+    duration_s: float = Field(
+        4.0, gt=0, description="Length of a clip in seconds (the longest, for `events`)."
+    )
     stride_s: float = Field(4.0, gt=0, description="Seconds between clip starts (`fixed`).")
     step_s: float = Field(1.0, gt=0, description="Length of a clip step: the time resolution of the model.")
 
@@ -35,7 +37,9 @@ class Split(Section):
     by: Literal["run", "stimulus", "time", "subject"] = Field(
         "run", description="The unit that is held out; runs that share content stay together."
     )
-    validation: float = Field(0.15, gt=0, lt=0.8, description="Share of the content used to choose the model.")
+    validation: float = Field(
+        0.15, gt=0, lt=0.8, description="Share of the content used to choose the model."
+    )
     test: float = Field(0.2, gt=0, lt=0.8, description="Share of the content used once, to report.")
     folds: int = Field(1, ge=1, description="k > 1: cross-validation over k contiguous parts.")
     guard_s: float = Field(

@@ -55,7 +55,9 @@ class Ntcl(Optimiser):
 class VqTerms(Section):
     """Weights of the stage-2 losses; 0 switches a term off."""
 
-    commitment: float = Field(0.25, ge=0, description="Commitment to the own code (half of it to the partner's).")
+    commitment: float = Field(
+        0.25, ge=0, description="Commitment to the own code (half of it to the partner's)."
+    )
     agreement: float = Field(1.0, ge=0, description="Agreement of the code distributions of paired tokens.")
     prediction: float = Field(0.25, ge=0, description="Bidirectional prediction from quantised tokens.")
     reconstruction: float = Field(0.5, ge=0, description="Reconstruction of the stage-1 tokens.")
@@ -72,8 +74,12 @@ class Vq(Optimiser):
     depth: int = Field(2, ge=1, description="Residual depth R.")
     decay: float = Field(0.99, gt=0, lt=1, description="Decay of the moving averages (gamma).")
     tau: float = Field(0.5, gt=0, description="Temperature of the dynamic modality weights.")
-    dynamic: bool = Field(True, description="Weigh modalities dynamically per code; false fixes every weight at 1.")
-    revive_after: int = Field(50, ge=1, description="Steps without use before a code restarts from a live token.")
+    dynamic: bool = Field(
+        True, description="Weigh modalities dynamically per code; false fixes every weight at 1."
+    )
+    revive_after: int = Field(
+        50, ge=1, description="Steps without use before a code restarts from a live token."
+    )
     terms: VqTerms = Field(default_factory=VqTerms, description="Weights of the loss terms.")
 
 
@@ -87,7 +93,9 @@ class Train(Section):
     seeds: Annotated[list[int], BeforeValidator(_as_seeds)] = Field(
         default_factory=lambda: [0], min_length=1, description="One model is trained per seed."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a GPU where there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` takes a GPU where there is one."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="`auto` is bfloat16 on GPUs that have it, float32 elsewhere."
     )

@@ -24,7 +24,8 @@ class Video(Section):
         "motion_energy", description="What turns frames into features."
     )
     weights: str | None = Field(
-        None, description="Hub id or local folder of the backbone's weights; never downloaded in a training job."
+        None,
+        description="Hub id or local folder of the backbone's weights; never downloaded in a training job.",
     )
     revision: str | None = Field(None, description="Revision of hub weights (commit or tag).")
     precomputed_dir: str | None = Field(

@@ -125,7 +125,9 @@ class PairedDataset:
         return windows, self.video.rows_of(self.clips["clip_id"].to_numpy()[windows.rows])
 
 
-def write_brain(path: str | os.PathLike, windows: BrainWindows, made_by: Mapping[str, Any] | None = None) -> None:
+def write_brain(
+    path: str | os.PathLike, windows: BrainWindows, made_by: Mapping[str, Any] | None = None
+) -> None:
     """Write the fMRI shard of one subject."""
     with atomic_hdf5(path) as file:
         for level, data in windows.levels.items():
@@ -140,7 +142,9 @@ def write_brain(path: str | os.PathLike, windows: BrainWindows, made_by: Mapping
         stamp(file, made_by or {})
 
 
-def write_video(path: str | os.PathLike, windows: VideoWindows, made_by: Mapping[str, Any] | None = None) -> None:
+def write_video(
+    path: str | os.PathLike, windows: VideoWindows, made_by: Mapping[str, Any] | None = None
+) -> None:
     """Write the shard of video windows."""
     with atomic_hdf5(path) as file:
         for level, data in windows.levels.items():
