@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,12 @@ def provenance(config: Any = None, inputs: Mapping[str, Any] | None = None) -> d
 def stamp(file: h5py.File, made_by: Mapping[str, Any]) -> None:
     """Write a provenance record (see `provenance`) into an HDF5 file."""
     file.attrs["provenance"] = json.dumps(made_by, sort_keys=True, default=_plain)
+
+
+def read_attributes(file: h5py.File, names: Iterable[str]) -> dict[str, Any]:
+    """The attributes that a file has of those named, as plain Python values."""
+    values = {name: file.attrs[name] for name in names if name in file.attrs}
+    return {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
 
 
 def read_strings(dataset: h5py.Dataset) -> list[str]:

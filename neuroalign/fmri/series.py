@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from neuroalign.errors import UserError
-from neuroalign.io import atomic_hdf5, open_hdf5, read_strings, stamp
+from neuroalign.io import atomic_hdf5, open_hdf5, read_attributes, read_strings, stamp
 
 ATTRIBUTES = ("subject", "session", "task", "run", "tr", "space", "atlas", "source", "hrf_removed")
 
@@ -50,7 +50,9 @@ class RoiSeries:
                 )
 
 
-def write_series(path: str | os.PathLike, series: RoiSeries, made_by: Mapping[str, Any] | None = None) -> None:
+def write_series(
+    path: str | os.PathLike, series: RoiSeries, made_by: Mapping[str, Any] | None = None
+) -> None:
     """Write a ROI series file atomically."""
     with atomic_hdf5(path) as file:
         for level, data in series.levels.items():
@@ -83,11 +85,7 @@ def read_series(path: str | os.PathLike) -> RoiSeries:
                 unit_labels={n: read_strings(group[n]["unit_label"]) for n in names},
                 times=file["times"][()].astype(np.float64),
                 keep=file["keep"][()].astype(bool),
-                attributes={n: _plain(file.attrs[n]) for n in ATTRIBUTES if n in file.attrs},
+                attributes=read_attributes(file, ATTRIBUTES),
             )
         except (KeyError, ValueError) as error:
             raise UserError(f"{path} is not a ROI series file ({error}); see docs/formats.md.") from error
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

@@ -191,21 +191,20 @@ def _validation_part(
 def _stretch(clips: pd.DataFrame, among: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """A contiguous stretch of every stimulus, at one of its ends: one border costs less guard than two.
 
-    `among` may have a hole (a test block): the end is then that of the longer side.
+    Where part of the stimulus is taken already (a test block), the end lies away from it.
     """
     part = np.zeros(len(clips), bool)
-    end = clips["start_s"] + clips["duration_s"]
-    for stimulus, rows in clips[among].groupby("stimulus"):
-        starts = np.sort(rows["start_s"].unique())
-        count = max(1, round(share * len(starts)))
-        gaps = np.flatnonzero(np.diff(starts) > 1.5 * np.median(np.diff(starts))) if len(starts) > 2 else []
-        pieces = np.split(starts, np.asarray(gaps, int) + 1)
-        piece = max(pieces, key=len)
-        count = min(count, max(1, len(piece) - 1))
-        at_end = piece[-1] == starts[-1] if len(pieces) > 1 else bool(rng.integers(2))
+    for _, rows in clips.groupby("stimulus"):
+        free = among[rows.index]
+        starts, taken = np.unique(rows["start_s"][free]), np.unique(rows["start_s"][~free])
+        if len(starts) < 2:
+            continue
+        breaks = np.flatnonzero(np.diff(starts) > 1.5 * np.median(np.diff(starts))) + 1
+        piece = max(np.split(starts, breaks), key=len)
+        at_end = piece.mean() > taken.mean() if len(taken) else bool(rng.integers(2))
+        count = min(max(1, round(share * len(starts))), max(1, len(piece) - 1))
         chosen = piece[-count:] if at_end else piece[:count]
-        inside = (clips["start_s"] >= chosen[0] - 1e-6) & (clips["start_s"] <= chosen[-1] + 1e-6) & (end > 0)
-        part |= among & (clips["stimulus"] == stimulus).to_numpy() & inside.to_numpy()
+        part[rows.index] = free & rows["start_s"].between(chosen[0] - 1e-6, chosen[-1] + 1e-6)
     return part
 
 

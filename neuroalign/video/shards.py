@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuroalign.errors import UserError
-from neuroalign.io import atomic_hdf5, open_hdf5, stamp
+from neuroalign.io import atomic_hdf5, open_hdf5, read_attributes, stamp
 
 ATTRIBUTES = ("backbone", "revision", "window_s", "stride_s", "hrf_convolved")
 LOW_LEVEL = ("luminance", "contrast", "motion")
@@ -47,7 +47,9 @@ class Embedding:
                 raise ValueError(f"level {level} has shape {data.shape}, expected ({len(self.times)}, dim)")
 
 
-def write_embedding(path: str | os.PathLike, embedding: Embedding, made_by: Mapping[str, Any] | None = None) -> None:
+def write_embedding(
+    path: str | os.PathLike, embedding: Embedding, made_by: Mapping[str, Any] | None = None
+) -> None:
     """Write an embedding file atomically; float16 and float32 features keep their type."""
     with atomic_hdf5(path) as file:
         for level, data in embedding.levels.items():
@@ -86,7 +88,7 @@ def read_embedding(path: str | os.PathLike) -> Embedding:
                 levels={n: np.asarray(d, np.float32) for n, d in levels.items()},
                 times=file["times"][()].astype(np.float64),
                 low_level=file["low_level"][()] if "low_level" in file else None,
-                attributes={n: _plain(file.attrs[n]) for n in ATTRIBUTES if n in file.attrs},
+                attributes=read_attributes(file, ATTRIBUTES),
             )
         except (KeyError, ValueError) as error:
             raise UserError(f"{path} is not an embedding file ({error}); see docs/formats.md.") from error
@@ -94,7 +96,3 @@ def read_embedding(path: str | os.PathLike) -> Embedding:
         if not np.isfinite(data).all():
             raise UserError(f"{path}: level '{level}' holds values that are not finite; mend the features.")
     return embedding
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

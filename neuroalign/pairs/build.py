@@ -1,0 +1,216 @@
+"""The pair stage: presentations, regional series and embeddings become the paired dataset."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neuroalign.config.fmri import Hrf
+from neuroalign.config.pairs import Clips, Split
+from neuroalign.errors import UserError
+from neuroalign.fmri.series import RoiSeries, read_series
+from neuroalign.io import write_json, write_tsv
+from neuroalign.pairs.clips import clip_table
+from neuroalign.pairs.splits import assign_splits
+from neuroalign.pairs.store import BrainWindows, VideoWindows, write_brain, write_video
+from neuroalign.pairs.windows import Cut, brain_window, step_times, video_steps
+from neuroalign.video.shards import Embedding, read_embedding
+
+log = logging.getLogger(__name__)
+COLUMNS = [
+    *("clip_id", "stimulus", "start_s", "duration_s", "subject", "session", "task", "run", "onset_s"),
+    *("split", "group", "repeat"),
+]
+
+
+def build_pairs(
+    presentations: pd.DataFrame,
+    series_files: Mapping[str, Path],
+    embedding_files: Mapping[str, Path],
+    out: Path,
+    *,
+    clips: Clips,
+    hrf: Hrf,
+    split: Split,
+    made_by: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Write ``clips.tsv``, ``sub-<label>.h5``, ``video.h5`` and ``summary.json`` into a folder.
+
+    Parameters
+    ----------
+    presentations : DataFrame
+        Rows of ``presentations.tsv``.
+    series_files : mapping of run_id to path
+        ROI series of every run.
+    embedding_files : mapping of stimulus to path
+    out : path
+    clips, hrf, split : configuration sections
+    made_by : mapping
+        Provenance record.
+
+    Returns
+    -------
+    DataFrame
+        The clip table as written, with `run_id`.
+
+    Raises
+    ------
+    UserError
+        If nothing can be paired, subjects' levels disagree, or features and `hrf.method` contradict each other.
+    """
+    embeddings = {stimulus: read_embedding(path) for stimulus, path in embedding_files.items()}
+    _check_convolution(embeddings, hrf)
+    lengths = {stimulus: _length(embedding) for stimulus, embedding in embeddings.items()}
+    table = clip_table(presentations, lengths, clips)
+    duration = float(table["duration_s"].iloc[0])
+    geometry = {"duration_s": duration, "step_s": clips.step_s, "hrf": hrf.model_dump(mode="json")}
+
+    contents, video, covered = _cut_videos(table, embeddings, duration, clips.step_s)
+    no_video = ~table["clip_id"].isin([c for c, ok in zip(contents, covered, strict=True) if ok]).to_numpy()
+    cuts, no_brain = _cut_runs(table, series_files, duration, clips.step_s, hrf)
+    usable = ~(no_video | no_brain)
+    if not usable.any():
+        raise UserError(
+            "No clip has both brain volumes and video: check that events and runs share a clock, and hrf.window_s."
+        )
+    log.info(
+        "%d of %d clips are usable (%d without enough uncensored volumes, %d without video)",
+        *(usable.sum(), len(table), no_brain.sum(), no_video.sum()),
+    )
+
+    table = table[usable].reset_index(drop=True)
+    table["repeat"] = table.groupby(["subject", "clip_id"]).cumcount()
+    table = assign_splits(table, split)
+    folds = [f"split_{fold}" for fold in range(split.folds)] if split.folds > 1 else []
+    keep = np.array([c in set(table["clip_id"]) for c in contents])
+    write_video(
+        out / "video.h5",
+        VideoWindows(
+            [c for c, k in zip(contents, keep, strict=True) if k],
+            {level: data[keep] for level, data in video.levels.items()},
+            video.step_times,
+            video.low_level[keep] if video.low_level is not None else None,
+        ),
+        {**made_by, "geometry": geometry},
+    )
+    new_row = np.cumsum(usable) - 1
+    for subject in table["subject"].unique():
+        windows = _join(cuts[subject], usable, new_row, hrf)
+        write_brain(out / f"sub-{subject}.h5", windows, {**made_by, "geometry": geometry})
+    summary = {
+        "usable": int(usable.sum()),
+        "dropped_brain": int(no_brain.sum()),
+        "dropped_video": int(no_video.sum()),
+        "geometry": geometry,
+        "splits": table["split"].value_counts().to_dict(),
+        "made_by": made_by,
+    }
+    write_json(out / "summary.json", summary)
+    # The table comes last: it is what the next stages wait for.
+    write_tsv(out / "clips.tsv", table[[*COLUMNS, *folds]])
+    return table
+
+
+def read_geometry(folder: Path) -> dict[str, Any]:
+    """How the clips of a paired dataset were cut: `duration_s`, `step_s` and the `hrf` section."""
+    return json.loads((Path(folder) / "summary.json").read_text())["geometry"]
+
+
+def _length(embedding: Embedding) -> float:
+    """Seconds of a stimulus that its embedding covers."""
+    stride = float(np.median(np.diff(embedding.times))) if len(embedding.times) > 1 else 0.0
+    width = float(embedding.attributes.get("window_s") or stride)
+    return float(embedding.times[-1]) + max(width, stride) / 2
+
+
+def _check_convolution(embeddings: Mapping[str, Embedding], hrf: Hrf) -> None:
+    convolved = {
+        name for name, item in embeddings.items() if bool(item.attributes.get("hrf_convolved", False))
+    }
+    if convolved and hrf.method != "none":
+        raise UserError(
+            f"The features of '{min(convolved)}' are already HRF-convolved, but hrf.method is '{hrf.method}': "
+            "the delay would count twice; set hrf.method to none."
+        )
+    if hrf.method == "none" and not convolved:
+        log.warning("hrf.method is none, but no feature file says hrf_convolved: the delay is ignored")
+
+
+def _cut_videos(table: pd.DataFrame, embeddings: Mapping[str, Embedding], duration: float, step_s: float):
+    contents: list[str] = []
+    parts: dict[str, list[np.ndarray]] = {}
+    low: list[np.ndarray] = []
+    covered: list[np.ndarray] = []
+    unique = table.drop_duplicates("clip_id")
+    for stimulus, rows in unique.groupby("stimulus", sort=True):
+        rows = rows.sort_values("start_s")
+        embedding = embeddings[stimulus]
+        levels, low_level, ok = video_steps(embedding, rows["start_s"].to_numpy(), duration, step_s)
+        if parts and {k: v[0].shape[1:] for k, v in parts.items()} != {
+            k: v.shape[1:] for k, v in levels.items()
+        }:
+            raise UserError(f"The features of '{stimulus}' have other levels or widths than those before it.")
+        contents += rows["clip_id"].tolist()
+        covered.append(ok)
+        for level, data in levels.items():
+            parts.setdefault(level, []).append(data)
+        if low_level is not None:
+            low.append(low_level)
+    low_level = np.concatenate(low) if len(low) == len(covered) else None
+    windows = VideoWindows(
+        contents,
+        {level: np.concatenate(data) for level, data in parts.items()},
+        step_times(duration, step_s),
+        low_level,
+    )
+    return contents, windows, np.concatenate(covered)
+
+
+def _cut_runs(
+    table: pd.DataFrame, series_files: Mapping[str, Path], duration: float, step_s: float, hrf: Hrf
+):
+    """Cut every run; give the pieces by subject and which clips have too little brain."""
+    cuts: dict[str, list[tuple[np.ndarray, Cut, RoiSeries]]] = {}
+    dropped = np.zeros(len(table), bool)
+    for run_id, rows in table.groupby("run_id", sort=False):
+        series = read_series(series_files[run_id])
+        cut = brain_window(series, rows["onset_s"].to_numpy(), duration, step_s, hrf)
+        dropped[rows.index] = ~cut.usable
+        pieces = cuts.setdefault(rows["subject"].iloc[0], [])
+        if pieces and series.unit_labels != pieces[0][2].unit_labels:
+            raise UserError(
+                f"{run_id} has other regions than the first run of its subject: extract them alike."
+            )
+        series.levels = {level: data[:0] for level, data in series.levels.items()}
+        pieces.append((rows.index.to_numpy(), cut, series))
+    return cuts, dropped
+
+
+def _join(pieces: list[tuple[np.ndarray, Cut, RoiSeries]], usable: np.ndarray, new_row: np.ndarray, hrf: Hrf):
+    """The runs of a subject as one set of windows, padded to the longest (runs may differ in TR)."""
+    width = max(cut.times.shape[1] for _, cut, _ in pieces)
+
+    def padded(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, 0), (0, width - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
+
+    rows = np.concatenate([index for index, _, _ in pieces])
+    order = np.argsort(rows)
+    order = order[usable[rows[order]]]
+    levels = {
+        level: np.concatenate([padded(cut.levels[level]) for _, cut, _ in pieces])[order]
+        for level in pieces[0][1].levels
+    }
+    return BrainWindows(
+        rows=new_row[rows[order]],
+        levels=levels,
+        times=np.concatenate([padded(cut.times) for _, cut, _ in pieces])[order],
+        valid=np.concatenate([padded(cut.valid) for _, cut, _ in pieces])[order],
+        unit_labels=pieces[0][2].unit_labels,
+        aligned=hrf.method != "adaptive",
+    )
