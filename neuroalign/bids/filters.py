@@ -1,0 +1,70 @@
+"""Filters by subject, session, task and run, and the messages when nothing matches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from neuroalign.bids.naming import PREFIXES, bare_label, plain_index
+from neuroalign.config.dataset import Filters
+from neuroalign.errors import UserError, nearest
+
+_MOST_LISTED = 12
+
+
+def select(runs: pd.DataFrame, filters: Filters) -> pd.DataFrame:
+    """The runs that match every filter.
+
+    Labels may carry their prefix (``sub-01``). Runs are compared as numbers (``1`` is ``01``), other labels as
+    text, or as numbers where no label matches as text.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        With columns `subject`, `session`, `task`, `run`.
+    filters : Filters
+
+    Raises
+    ------
+    UserError
+        If a label matches no run, or the filters together leave none.
+    """
+    keep = pd.Series(True, index=runs.index)
+    active = []
+    for entity in PREFIXES:
+        wanted = getattr(filters, entity)
+        if wanted is None:
+            continue
+        present = sorted(set(runs[entity]) - {""})
+        labels: set[str] = set()
+        for label in wanted:
+            labels |= _matching(entity, label, present)
+        keep &= runs[entity].isin(labels)
+        active.append(f"{entity} {', '.join(wanted)}")
+    if len(runs) and not keep.any():
+        raise UserError(
+            f"no run matches the filters together ({'; '.join(active)}), though each matches some; "
+            "loosen one of dataset.filters."
+        )
+    return runs[keep].reset_index(drop=True)
+
+
+def _matching(entity: str, label: str, present: list[str]) -> set[str]:
+    plain = bare_label(entity, label)
+    exact = {p for p in present if p == plain}
+    if exact and entity != "run":
+        return exact
+    found = {p for p in present if plain_index(p) == plain_index(plain)}
+    if not found:
+        raise UserError(
+            f"no run matches {entity} '{plain}'; found {entity}s: {listed(present)}{nearest(plain, present)}"
+        )
+    return found
+
+
+def listed(labels: Iterable[str]) -> str:
+    """Labels for a sentence, at most a dozen; ``none`` for none."""
+    labels = list(labels)
+    more = f" and {len(labels) - _MOST_LISTED} more" if len(labels) > _MOST_LISTED else ""
+    return ", ".join(labels[:_MOST_LISTED]) + more if labels else "none"
