@@ -129,13 +129,14 @@ def _keys_beside(location: list[str]) -> list[str]:
     section: type[BaseModel] | None = Config
     for part in location[:-1]:
         field = section.model_fields.get(part) if section else None
-        section = _section_type(field.annotation) if field else None
+        section = section_type(field.annotation) if field else None
     return list(section.model_fields) if section else []
 
 
-def _section_type(annotation: Any) -> type[BaseModel] | None:
+def section_type(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, if it holds one (``Simulate | None`` holds `Simulate`)."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) is not None or isinstance(annotation, Union.__class__):
-        return next((s for s in map(_section_type, get_args(annotation)) if s), None)
+        return next((s for s in map(section_type, get_args(annotation)) if s), None)
     return None

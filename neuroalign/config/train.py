@@ -4,20 +4,48 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from neuroalign.config._section import Section
 
 
 class Encoder(Section):
-    """Size of the encoders and of the shared space."""
+    """Size of the encoders and of the shared space, and the linear model they start from."""
 
     dim: int = Field(64, ge=8, description="Width of tokens and of the shared space.")
     depth: int = Field(2, ge=0, description="Transformer blocks per encoder.")
-    heads: int = Field(4, ge=1, description="Attention heads.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout inside the encoders.")
-    input_dropout: float = Field(0.1, ge=0, lt=1, description="Share of brain units dropped in training.")
-    subject_rank: int = Field(8, ge=0, description="Rank of the subject-specific part of a parcel map.")
+    heads: int = Field(4, ge=1, description="Attention heads; must divide dim.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout inside the transformer blocks.")
+    input_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of brain and video inputs dropped in training."
+    )
+    subject_rank: int = Field(
+        8, ge=0, description="Rank of the subject-specific part of a parcel map; 0 shares all."
+    )
+    whiten: bool = Field(True, description="Whiten brain units and video features (fitted on train only).")
+    components: int = Field(
+        100, ge=1, description="Most principal components kept per level when whitening; more data bear more."
+    )
+    shrinkage: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Shrinkage of covariances towards the identity (whitening, linear start).",
+    )
+    linear_start: bool = Field(
+        True,
+        description="Start the maps at a regularised canonical correlation of the training pairs; false: random.",
+    )
+    pooling: Literal["steps", "mean"] = Field(
+        "steps",
+        description="`steps` keeps the order of a clip's steps in the pooled vector; `mean` averages them.",
+    )
+
+    @model_validator(mode="after")
+    def _heads_fit(self):
+        if self.dim % self.heads:
+            raise ValueError(f"encoder.heads ({self.heads}) must divide encoder.dim ({self.dim})")
+        return self
 
 
 class NtclTerms(Section):
@@ -26,6 +54,9 @@ class NtclTerms(Section):
     level: float = Field(0.5, ge=0, description="L_level: InfoNCE level by level.")
     time: float = Field(0.25, ge=0, description="L_time: token-level contrast inside a stimulus.")
     pred: float = Field(0.25, ge=0, description="L_pred: bidirectional prediction of later tokens.")
+    shift: float = Field(
+        0.1, ge=0, description="Penalty on squared subject-specific delay shifts (per second squared)."
+    )
 
 
 class Optimiser(Section):
@@ -33,7 +64,7 @@ class Optimiser(Section):
 
     epochs: int = Field(60, ge=1, description="Most epochs.")
     batch_size: int = Field(64, ge=2, description="Presentations per step.")
-    lr: float = Field(2e-3, gt=0, description="Peak learning rate (AdamW, warm-up then cosine).")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate (AdamW, warm-up then cosine).")
     weight_decay: float = Field(0.05, ge=0, description="Decoupled weight decay.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
     patience: int = Field(15, ge=1, description="Epochs without a better validation score before stopping.")
@@ -48,8 +79,14 @@ class Ntcl(Optimiser):
     soften_s: float = Field(
         4.0, ge=0, description="Width of the kernel that softens targets of clips near in time; 0 is off."
     )
+    neighbour_s: float = Field(
+        30.0,
+        ge=0,
+        description="Clips of the same stimulus this near are candidates of L_time; 0: own clip only.",
+    )
     horizon: int = Field(2, ge=1, description="Steps ahead that L_pred predicts (K).")
-    hrf_lr: float = Field(0.02, gt=0, description="Learning rate of the haemodynamic parameters.")
+    temperature: float = Field(0.1, gt=0, description="Temperature at the start; it is learned.")
+    hrf_lr: float = Field(5e-3, gt=0, description="Learning rate of the haemodynamic parameters.")
 
 
 class VqTerms(Section):
@@ -68,9 +105,13 @@ class Vq(Optimiser):
     """Stage 2: vector quantisation with DynaSyncMM-EMA."""
 
     epochs: int = Field(30, ge=1, description="Most epochs.")
-    lr: float = Field(5e-4, gt=0, description="Peak learning rate.")
+    lr: float = Field(2e-3, gt=0, description="Peak learning rate of what stage 2 adds.")
+    encoder_lr: float = Field(
+        0.05, ge=0, description="Learning rate of the stage-1 weights as a share of lr; 0 freezes them."
+    )
     patience: int = Field(10, ge=1, description="Epochs without a better validation score before stopping.")
     codes: int = Field(64, ge=2, description="Codes per level and depth.")
+    code_dim: int = Field(16, ge=1, description="Width of the codes.")
     depth: int = Field(2, ge=1, description="Residual depth R.")
     decay: float = Field(0.99, gt=0, lt=1, description="Decay of the moving averages (gamma).")
     tau: float = Field(0.5, gt=0, description="Temperature of the dynamic modality weights.")
@@ -79,6 +120,10 @@ class Vq(Optimiser):
     )
     revive_after: int = Field(
         50, ge=1, description="Steps without use before a code restarts from a live token."
+    )
+    temperature: float = Field(0.2, gt=0, description="Temperature of the code distributions of `agreement`.")
+    near_steps: int = Field(
+        1, ge=0, description="How far (steps) late interaction looks for the best video step."
     )
     terms: VqTerms = Field(default_factory=VqTerms, description="Weights of the loss terms.")
 

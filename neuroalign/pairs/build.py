@@ -84,6 +84,12 @@ def build_pairs(
         *(usable.sum(), len(table), no_brain.sum(), no_video.sum()),
     )
 
+    lost = sorted(set(table["subject"]) - set(table["subject"][usable]))
+    if lost:
+        raise UserError(
+            f"No usable clip is left of subject {', '.join(lost)} (censoring, or a recording that ends too early): "
+            "leave them out with dataset.filters.subject, or raise fmri.clean.fd_threshold_mm."
+        )
     table = table[usable].reset_index(drop=True)
     table["repeat"] = table.groupby(["subject", "clip_id"]).cumcount()
     table = assign_splits(table, split)

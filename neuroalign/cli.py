@@ -1,0 +1,211 @@
+"""The ``neuroalign`` command: simulate, validate, run, retrieve, info, config.
+
+Arguments are read here; the work is done in the modules that each command imports when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from neuroalign import __version__
+from neuroalign.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0, 1 (something the user can mend) or 2 (wrong usage)."""
+    parser = _parser()
+    args, extra = parser.parse_known_args(arguments)
+    if extra and args.command != "run":
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    args.extra = extra
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        sys.exit(args.function(args))
+    except UserError as error:
+        sys.exit(f"neuroalign: {error}")
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away: not an error, and nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="neuroalign",
+        description="From raw BIDS fMRI and videos to a model that retrieves one from the other.",
+    )
+    parser.add_argument("--version", action="version", version=f"neuroalign {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    simulate = commands.add_parser("simulate", help="make a raw BIDS dataset with known ground truth")
+    simulate.add_argument(
+        "bids_dir", type=Path, help="folder to make; the truth is written beside it, in ../truth"
+    )
+    simulate.add_argument("--preset", default="small", help="small (the demo) or large (realistic 3 T size)")
+    simulate.add_argument("--subjects", type=int, help="number of people")
+    simulate.add_argument("--sessions", type=int, help="sessions of the first subject")
+    simulate.add_argument("--films", type=int, help="number of different films")
+    simulate.add_argument("--film-s", type=float, help="length of a film in seconds")
+    simulate.add_argument("--films-per-run", type=int, help="films shown in a run")
+    simulate.add_argument("--repeats", type=int, help="showings of the films of the last run")
+    simulate.add_argument("--tr-s", type=float, help="repetition time in seconds")
+    simulate.add_argument("--voxel-mm", type=float, help="edge of the BOLD voxels in mm")
+    simulate.add_argument("--noise", type=float, help="noise relative to published 3 T data (0: none)")
+    simulate.add_argument("--seed", type=int, help="seed of everything random")
+    simulate.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    simulate.set_defaults(function=_simulate)
+
+    validate = commands.add_parser("validate", help="check config and data; list all problems at once")
+    _config_argument(validate)
+    validate.add_argument("--deep", action="store_true", help="also read every compressed image to its end")
+    validate.set_defaults(function=_validate)
+
+    run = commands.add_parser(
+        "run",
+        help="validate, then run the workflow",
+        epilog="Other options are passed on to snakemake, e.g. -n.",
+    )
+    _config_argument(run)
+    run.add_argument("--cores", default="all", help="cores to use (default: all)")
+    run.set_defaults(function=_run)
+
+    retrieve = commands.add_parser("retrieve", help="rank clips for new fMRI, or brain windows for new video")
+    retrieve.add_argument(
+        "--model", type=Path, required=True, help="a trained model, e.g. results/models/seed-0"
+    )
+    query = retrieve.add_mutually_exclusive_group(required=True)
+    query.add_argument("--fmri", type=Path, help="ROI series of a run (.h5), or regional series (.tsv)")
+    query.add_argument("--video", type=Path, help="embedding of a stimulus (.h5)")
+    retrieve.add_argument(
+        "--gallery", type=Path, required=True, help="folder of embeddings (or of ROI series)"
+    )
+    retrieve.add_argument("--subject", help="whose brain it is; left out, an unseen subject's")
+    retrieve.add_argument(
+        "--onset", type=float, nargs="+", help="clip onsets in the run in seconds (default: a grid)"
+    )
+    retrieve.add_argument("--top", type=int, default=10, help="results per query")
+    retrieve.add_argument("--output", type=Path, help="write a TSV here instead of the console")
+    retrieve.set_defaults(function=_retrieve)
+
+    info = commands.add_parser("info", help="say what a file or folder of NeuroAlign is and what made it")
+    info.add_argument("path", type=Path)
+    info.set_defaults(function=_info)
+
+    config = commands.add_parser("config", help="show every configuration key with its default")
+    config.add_argument("--schema", action="store_true", help="print the JSON schema instead")
+    config.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
+    config.set_defaults(function=_config)
+    return parser
+
+
+def _config_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", "--configfile", type=Path, default=Path("config/config.yaml"), help="configuration file"
+    )
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from neuroalign.simulate import PRESETS, make_dataset
+
+    if args.preset not in PRESETS:
+        raise UserError(f"There is no preset '{args.preset}'; choose one of {', '.join(PRESETS)}.")
+    names = type(PRESETS[args.preset]).model_fields
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    from neuroalign.config import parse_config
+
+    values = PRESETS[args.preset].model_dump() | chosen
+    settings = parse_config({"dataset": {"simulate": values}}).dataset.simulate
+    plan = make_dataset(settings, args.bids_dir, jobs=args.jobs)
+    print(
+        f"{len(plan.runs)} runs of {settings.subjects} subjects in {args.bids_dir}, the truth in {plan.truth_dir}"
+    )
+    return 0
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from neuroalign.config import load_config
+    from neuroalign.validate import validate
+
+    problems = validate(load_config(args.config), deep=args.deep)
+    for problem in problems:
+        print(f"- {problem}")
+    print(f"{len(problems)} problems." if problems else "No problems found: config and data are ready.")
+    return 1 if problems else 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from neuroalign.config import load_config
+    from neuroalign.errors import Problems
+    from neuroalign.validate import validate
+
+    config = load_config(args.config)
+    if problems := validate(config):
+        raise Problems(problems)
+    snakefile = ROOT / "Snakefile"
+    if not snakefile.exists():
+        raise UserError(
+            f"There is no Snakefile in {ROOT}: `neuroalign run` needs a checkout of the repository."
+        )
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
+    command += ["--configfile", str(args.config), "--cores", str(args.cores), *args.extra]
+    started = time.monotonic()
+    status = subprocess.run(command, check=False).returncode
+    page = Path(config.output_dir) / "report" / "index.html"
+    if status:
+        print(f"neuroalign: the workflow failed; its logs are in {config.output_dir}/logs.", file=sys.stderr)
+    elif page.exists():
+        print(f"\nDone in {time.monotonic() - started:.0f} s. The report: {page.resolve().as_uri()}")
+    return 1 if status else 0
+
+
+def _retrieve(args: argparse.Namespace) -> int:
+    from neuroalign.retrieve import retrieve
+
+    table = retrieve(
+        args.model,
+        args.gallery,
+        fmri=args.fmri,
+        video=args.video,
+        subject=args.subject,
+        onsets=args.onset,
+        top=args.top,
+    )
+    if args.output:
+        from neuroalign.io import write_tsv
+
+        write_tsv(args.output, table)
+    else:
+        print(table.to_csv(sep="\t", index=False, float_format="%.4f"), end="")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from neuroalign.describe import describe
+
+    print(describe(args.path))
+    return 0
+
+
+def _config(args: argparse.Namespace) -> int:
+    from neuroalign.config import config_schema
+    from neuroalign.config.document import configuration_page
+
+    if args.write:
+        schema = ROOT / "workflow" / "schemas" / "config.schema.json"
+        schema.write_text(json.dumps(config_schema(), indent=2) + "\n", encoding="utf-8")
+        (ROOT / "docs" / "configuration.md").write_text(configuration_page(), encoding="utf-8")
+    elif args.schema:
+        print(json.dumps(config_schema(), indent=2))
+    else:
+        print(configuration_page(), end="")
+    return 0

@@ -1,0 +1,273 @@
+"""The plan of a workflow run: which runs, stimuli and models there are, and where their files lie.
+
+Made once when the workflow is parsed, from an index that is cached outside the dataset (or from the simulator's
+plan), so that a dry run shows every job. Nothing here imports torch, nilearn or ants.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from neuroalign.bids import derivatives
+from neuroalign.config import Config, parse_config
+from neuroalign.errors import Problems
+
+_GPU_BACKBONES = {"resnet101"}
+
+
+def make_plan(values: Mapping[str, Any] | Config) -> Plan:
+    """Plan a run of the workflow.
+
+    Parameters
+    ----------
+    values : mapping or Config
+        The configuration as Snakemake has it, or already checked.
+
+    Raises
+    ------
+    UserError
+        If the configuration is wrong, the dataset cannot be indexed, or files it names are missing.
+    """
+    config = values if isinstance(values, Config) else parse_config(values)
+    if config.dataset.simulate:
+        from neuroalign.simulate.plan import plan_dataset
+
+        demo = plan_dataset(config.dataset.simulate, config.dataset.bids_dir)
+        return Plan(
+            _with_demo_atlas(config, demo.truth_files),
+            demo.runs,
+            demo.presentations,
+            demo.files,
+            demo.truth_files,
+        )
+    from neuroalign.bids.cache import load_index
+
+    index = load_index(config, Path(config.output_dir) / "index" / ".cache")
+    if index.problems:
+        raise Problems(index.problems)
+    return Plan(config, index.runs, index.presentations, [], [])
+
+
+def _with_demo_atlas(config: Config, truth_files: list[Path]) -> Config:
+    """The demo dataset brings its own atlas; what the user set stays."""
+    fmri = config.fmri
+    if fmri.atlas.name or fmri.atlas.image:
+        return config
+    image = next(str(path) for path in truth_files if str(path).endswith("_dseg.nii.gz"))
+    update: dict[str, Any] = {"atlas": fmri.atlas.model_copy(update={"image": image})}
+    if "levels" not in fmri.model_fields_set:
+        update["levels"] = {level: f"_{level}_" for level in ("early", "intermediate", "high")}
+    if "space" not in fmri.model_fields_set:
+        update["space"] = "MNI152NLin2009aAsym"
+    return config.model_copy(update={"fmri": fmri.model_copy(update=update)})
+
+
+@dataclass
+class Plan:
+    """Runs, stimuli, models and their files.
+
+    Attributes
+    ----------
+    checked : Config
+    runs, presentations : DataFrame
+        As written to ``index/runs.tsv`` and ``index/presentations.tsv``.
+    dataset_files, truth_files : list of path
+        What the simulator writes; empty for real data.
+    """
+
+    checked: Config
+    runs: pd.DataFrame
+    presentations: pd.DataFrame
+    dataset_files: list[Path]
+    truth_files: list[Path]
+
+    def __post_init__(self):
+        self.config = self.checked.plain()
+        self.out = self.checked.output_dir.rstrip("/")
+        self.simulated = self.checked.dataset.simulate is not None
+        self._rows = {row["run_id"]: row for row in self.runs.fillna("").astype(str).to_dict("records")}
+        self.run_ids = list(self._rows)
+        stimuli = self.presentations.drop_duplicates("stimulus")
+        self._stimuli = dict(zip(stimuli["stimulus"], stimuli["stimulus_file"].astype(str), strict=True))
+        self.stimuli = sorted(self._stimuli)
+
+    def section(self, name: str, *only: str, but: tuple[str, ...] = ()) -> dict[str, Any]:
+        """A section of the configuration, some of its keys, or all but some: what one rule reads."""
+        values = self.config[name]
+        return {key: values[key] for key in sorted(only or set(values) - set(but))}
+
+    @cached_property
+    def digest(self) -> str:
+        """Content of the index: equal digests, equal tables."""
+        text = self.runs.to_csv(index=False) + self.presentations.to_csv(index=False)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    # --- runs -------------------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> dict[str, str]:
+        """The row of ``runs.tsv`` of a run."""
+        return self._rows[run_id]
+
+    @property
+    def events_files(self) -> list[str]:
+        """Events of all runs."""
+        return sorted({row["events"] for row in self._rows.values() if row["events"]})
+
+    @property
+    def raw(self) -> bool:
+        """Whether preprocessing is ours."""
+        return self.checked.fmri.source == "raw"
+
+    @property
+    def preprocess(self) -> dict[str, Any]:
+        """What preprocessing reads from the configuration."""
+        return {**self.config["fmri"]["preprocess"], "space": self.config["fmri"]["space"]}
+
+    @property
+    def template_files(self) -> list[str]:
+        """The user's template image, if any."""
+        template = self.checked.fmri.preprocess.template
+        return [template] if template else []
+
+    @cached_property
+    def _anatomies(self) -> dict[str, str]:
+        """T1w images by their BIDS name without suffix."""
+        return {derivatives.stem(row["t1w"]): row["t1w"] for row in self._rows.values() if row["t1w"]}
+
+    def t1w(self, anatomy: str) -> str:
+        """The T1w image of an anatomy such as ``sub-01_ses-01``."""
+        return self._anatomies[anatomy]
+
+    @property
+    def anatomy_outputs(self) -> dict[str, str]:
+        """Output patterns of ``preprocess_anatomy``, with the wildcards ``{folder}`` and ``{anatomy}``."""
+        files = derivatives.anatomy_paths("sub-X_T1w.nii.gz", self.preproc, space=self._space)
+        return {name: _pattern(path, "anatomy") for name, path in files.items()}
+
+    @property
+    def preprocess_outputs(self) -> dict[str, str]:
+        """Output patterns of ``preprocess``, with the wildcards ``{folder}`` and ``{run_id}``."""
+        files = derivatives.run_paths("sub-X", self.preproc, space=self._space)
+        return {name: _pattern(path, "run_id") for name, path in files.items()}
+
+    @property
+    def _space(self) -> str:
+        return self.checked.fmri.space
+
+    @property
+    def preproc(self) -> str:
+        """Root of the native engine's derivatives."""
+        return f"{self.out}/preproc"
+
+    def anatomy_of(self, run_id: str) -> list[str]:
+        """Files of the anatomy that a run is aligned to."""
+        files = derivatives.anatomy_paths(self.run(run_id)["t1w"], self.preproc, space=self._space)
+        return [str(path) for path in files.values()]
+
+    def extract_inputs(self, run_id: str) -> dict[str, Any]:
+        """What region extraction of a run reads."""
+        atlas = self.checked.fmri.atlas
+        files = {"atlas": [path for path in (atlas.image, atlas.labels) if path]}
+        if self.raw:
+            done = derivatives.run_paths(run_id, self.preproc, space=self._space)
+            return {name: str(path) for name, path in done.items()} | files
+        row = self.run(run_id)
+        names = ("timeseries",) if self.checked.fmri.source == "timeseries" else ("bold", "mask", "confounds")
+        return {name: row[name] for name in names if row[name]} | files
+
+    @property
+    def extract_root(self) -> str:
+        """Folder whose sidecars describe what is extracted."""
+        return self.preproc if self.raw else str(self.checked.dataset.derivatives)
+
+    @property
+    def series_files(self) -> list[str]:
+        """ROI series, in the order of `run_ids`."""
+        return [f"{self.out}/roi/{run_id}_timeseries.h5" for run_id in self.run_ids]
+
+    @property
+    def quality_files(self) -> list[str]:
+        """Quality records of all runs."""
+        return [f"{self.out}/roi/{run_id}_qc.h5" for run_id in self.run_ids]
+
+    # --- stimuli ----------------------------------------------------------------------------------------------
+
+    @property
+    def precomputed(self) -> bool:
+        """Whether features are brought by the user."""
+        return self.checked.video.backbone == "precomputed"
+
+    def stimulus_file(self, stimulus: str) -> str:
+        """The video of a stimulus."""
+        return self._stimuli[stimulus]
+
+    @property
+    def mezzanine_files(self) -> list[str]:
+        """Normalised videos of all stimuli; none where features are precomputed."""
+        return [] if self.precomputed else [f"{self.out}/stimuli/{stimulus}.mp4" for stimulus in self.stimuli]
+
+    @cached_property
+    def embedding_files(self) -> list[str]:
+        """Embeddings, in the order of `stimuli`."""
+        if not self.precomputed:
+            backbone = self.checked.video.backbone
+            return [f"{self.out}/embeddings/{backbone}/{stimulus}.h5" for stimulus in self.stimuli]
+        from neuroalign.video.precomputed import find_features
+
+        return [str(find_features(self.checked.video.precomputed_dir, stimulus)) for stimulus in self.stimuli]
+
+    @property
+    def embed_gpus(self) -> int:
+        """GPUs of an embedding job: only for backbones that can use one."""
+        video = self.checked.video
+        return int(video.backbone in _GPU_BACKBONES and video.device != "cpu")
+
+    # --- pairs, models, evaluation ----------------------------------------------------------------------------
+
+    @property
+    def brain_shards(self) -> list[str]:
+        """fMRI windows, one file per subject."""
+        return [f"{self.out}/pairs/sub-{subject}.h5" for subject in self.runs["subject"].drop_duplicates()]
+
+    @property
+    def branches(self) -> list[str]:
+        """One model per seed, or per fold and seed."""
+        seeds, folds = self.checked.train.seeds, self.checked.split.folds
+        if folds == 1:
+            return [f"seed-{seed}" for seed in seeds]
+        return [f"fold-{fold}_seed-{seed}" for fold in range(folds) for seed in seeds]
+
+    @property
+    def train_gpus(self) -> int:
+        """GPUs of a training job."""
+        return int(self.checked.train.device != "cpu")
+
+    @property
+    def model_files(self) -> list[str]:
+        """What the report shows of every model."""
+        names = ("ntcl/history.tsv", "ntcl/delays.tsv", "vq/history.tsv", "vq/usage.tsv", "vq/codes.tsv")
+        return [f"{self.out}/models/{branch}/{name}" for branch in self.branches for name in names]
+
+    @property
+    def score_files(self) -> list[str]:
+        """Scores of NeuroAlign and every baseline."""
+        methods = ["neuroalign", *self.checked.baselines]
+        return [f"{self.out}/evaluation/scores/{m}/{branch}.h5" for m in methods for branch in self.branches]
+
+
+def parse_branch(branch: str) -> tuple[int, int]:
+    """Fold and seed of a branch such as ``seed-0`` or ``fold-1_seed-0``."""
+    parts = dict(part.split("-") for part in branch.split("_"))
+    return int(parts.get("fold", 0)), int(parts["seed"])
+
+
+def _pattern(path: Path, wildcard: str) -> str:
+    """The path of the made-up subject ``sub-X`` as a Snakemake pattern."""
+    return str(path).replace("/sub-X/", "/{folder}/").replace("/sub-X_", f"/{{{wildcard}}}_")

@@ -1,0 +1,27 @@
+# What all rules share: the checked configuration, the plan (which runs, stimuli and models there are), and
+# the source files each stage depends on.
+import sys
+
+sys.path.insert(0, workflow.basedir)
+
+from neuroalign.errors import UserError
+from neuroalign.modules import source_files
+from neuroalign.plan import make_plan
+
+try:
+    PLAN = make_plan(config)
+except UserError as error:
+    sys.exit(f"neuroalign: {error}")
+
+# Rules pick their section from here: validated, with every default filled in.
+CONFIG = PLAN.config
+OUT = PLAN.out
+
+
+wildcard_constraints:
+    folder="sub-[A-Za-z0-9]+(/ses-[A-Za-z0-9]+)?",
+    run_id="sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*",
+    anatomy="sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*",
+    stimulus="[^/]+",
+    branch=r"(fold-\d+_)?seed-\d+",
+    method="[a-z_]+",

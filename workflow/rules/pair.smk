@@ -1,0 +1,29 @@
+# Brain and video meet on one clock: clips, splits, HRF-aligned windows.
+
+
+rule pair:
+    input:
+        presentations=rules.index.output.presentations,
+        series=PLAN.series_files,
+        embeddings=PLAN.embedding_files,
+        code=source_files("neuroalign.pairs.build"),
+    output:
+        clips=f"{OUT}/pairs/clips.tsv",
+        brain=PLAN.brain_shards,
+        video=f"{OUT}/pairs/video.h5",
+        summary=f"{OUT}/pairs/summary.json",
+    log:
+        f"{OUT}/logs/pair/pair.log",
+    conda:
+        "../../envs/fmri.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        run_ids=PLAN.run_ids,
+        stimuli=PLAN.stimuli,
+        clips=CONFIG["clips"],
+        hrf=CONFIG["hrf"],
+        split=CONFIG["split"],
+    script:
+        "../scripts/pair.py"

@@ -1,0 +1,30 @@
+# One self-contained page for people.
+
+
+rule report:
+    input:
+        index=rules.index.output,
+        pairs=rules.pair.output,
+        quality=PLAN.quality_files,
+        stimuli=PLAN.mezzanine_files,
+        models=PLAN.model_files,
+        evaluation=rules.evaluate.output,
+        truth=PLAN.truth_files,
+        code=source_files("neuroalign.report.build"),
+    output:
+        report(
+            f"{OUT}/report/index.html",
+            caption="../report/report.rst",
+            category="NeuroAlign",
+        ),
+    log:
+        f"{OUT}/logs/report/report.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        config=CONFIG,
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,52 @@
+# The two stages of NeuroAlign, once per seed (and fold).
+
+
+rule train_ntcl:
+    input:
+        pairs=rules.pair.output,
+        code=source_files("neuroalign.training.ntcl"),
+    output:
+        model=f"{OUT}/models/{{branch}}/ntcl/model.safetensors",
+        description=f"{OUT}/models/{{branch}}/ntcl/model.json",
+        history=f"{OUT}/models/{{branch}}/ntcl/history.tsv",
+        delays=f"{OUT}/models/{{branch}}/ntcl/delays.tsv",
+    log:
+        f"{OUT}/logs/train_ntcl/{{branch}}.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=PLAN.train_gpus,
+    params:
+        train=PLAN.section("train", but=("seeds", "vq")),
+    script:
+        "../scripts/train_ntcl.py"
+
+
+rule train_vq:
+    input:
+        pairs=rules.pair.output,
+        ntcl=rules.train_ntcl.output.model,
+        description=rules.train_ntcl.output.description,
+        code=source_files("neuroalign.training.vq"),
+    output:
+        model=f"{OUT}/models/{{branch}}/vq/model.safetensors",
+        description=f"{OUT}/models/{{branch}}/vq/model.json",
+        history=f"{OUT}/models/{{branch}}/vq/history.tsv",
+        codes=f"{OUT}/models/{{branch}}/vq/codes.tsv",
+        usage=f"{OUT}/models/{{branch}}/vq/usage.tsv",
+    log:
+        f"{OUT}/logs/train_vq/{{branch}}.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=PLAN.train_gpus,
+    params:
+        train=PLAN.section("train", but=("seeds", "ntcl")),
+    script:
+        "../scripts/train_vq.py"

@@ -1,0 +1,28 @@
+"""Pair brain and video windows."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from neuroalign.jobs import job
+
+with job(snakemake):
+    from neuroalign.config.fmri import Hrf
+    from neuroalign.config.pairs import Clips, Split
+    from neuroalign.io import provenance, read_tsv
+    from neuroalign.pairs.build import build_pairs
+
+    given, params = snakemake.input, snakemake.params
+    text = ("run_id", "subject", "session", "task", "run", "stimulus", "stimulus_file", "trial_type")
+    config = {"clips": params.clips, "hrf": params.hrf, "split": params.split}
+    build_pairs(
+        read_tsv(given.presentations, text=text),
+        dict(zip(params.run_ids, map(Path, given.series), strict=True)),
+        dict(zip(params.stimuli, map(Path, given.embeddings), strict=True)),
+        Path(snakemake.output.clips).parent,
+        clips=Clips(**params.clips),
+        hrf=Hrf(**params.hrf),
+        split=Split(**params.split),
+        made_by=provenance(config, {Path(p).name: p for p in [*given.series, *given.embeddings]}),
+    )
