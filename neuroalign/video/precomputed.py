@@ -1,0 +1,74 @@
+"""Finding the features that a user brings (``video.backbone: precomputed``)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from neuroalign.errors import UserError, nearest
+from neuroalign.io import open_hdf5
+
+
+def find_features(precomputed_dir: str | os.PathLike | None, stimulus: str) -> Path:
+    """The feature file of a stimulus, checked for a usable time axis.
+
+    Parameters
+    ----------
+    precomputed_dir : path or None
+        ``video.precomputed_dir``.
+    stimulus : str
+        Stimulus id, e.g. ``sitcomep1``.
+
+    Returns
+    -------
+    Path
+        ``<precomputed_dir>/<stimulus>.h5``.
+
+    Raises
+    ------
+    UserError
+        If no folder is configured, the folder or the file is missing (the nearest name is told), or the file has no
+        features, no times, lengths that differ, or times that do not increase.
+    """
+    if not precomputed_dir:
+        raise UserError(
+            "video.backbone is 'precomputed' but video.precomputed_dir is not set; name the folder."
+        )
+    folder = Path(precomputed_dir)
+    if not folder.is_dir():
+        raise UserError(
+            f"video.precomputed_dir {folder} is not a folder; set it to where the feature files are."
+        )
+    path = folder / f"{stimulus}.h5"
+    if not path.exists():
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; fetch the file.")
+        names = sorted(p.stem for p in folder.glob("*.h5"))
+        hint = nearest(stimulus, names) or (
+            f"; found {', '.join(names[:5])}" if names else "; it holds no .h5 file"
+        )
+        raise UserError(f"{folder} has no features '{stimulus}.h5' for that stimulus{hint}.")
+    with open_hdf5(path) as file:
+        shapes = {}
+        if "levels" in file:
+            shapes = {f"levels/{n}/data": g["data"].shape for n, g in file["levels"].items() if "data" in g}
+        elif "features" in file:
+            shapes = {"features": file["features"].shape}
+        if not shapes or "times" not in file:
+            raise UserError(
+                f"{path} is not an embedding file: it needs /times and /levels/<level>/data or /features; "
+                "see docs/formats.md."
+            )
+        times = np.asarray(file["times"][()], np.float64)
+    for name, shape in shapes.items():
+        if len(shape) != 2 or shape[0] != len(times):
+            raise UserError(
+                f"{path}: /{name} has shape {shape} but there are {len(times)} times; one row per time is needed."
+            )
+    if len(times) == 0 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        raise UserError(
+            f"{path}: /times must be finite seconds that increase from row to row; mend the file."
+        )
+    return path
