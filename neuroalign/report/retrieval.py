@@ -1,0 +1,226 @@
+"""Retrieval: the headline and its verdict, both directions in every gallery, and quantised against continuous."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from neuroalign.report.plots import intervals, metric_table
+from neuroalign.report.results import Results, above_chance, headline_rows, pick
+from neuroalign.report.style import (
+    DIRECTIONS,
+    MODEL_NAMES,
+    Section,
+    Tile,
+    Tiles,
+    amount,
+    interval,
+    listed,
+    model_name,
+    percent,
+    plural,
+    subject_name,
+)
+
+MODEL = "neuroalign"
+# Chosen beforehand, so that no report picks the metric that looks best.
+PRIMARY = "top1"
+_SHARES = ("top1", "top5", "top10")
+
+
+def headline(results: Results) -> Section:
+    """The verdict in plain words, the numbers that carry it, and every subject with chance and interval."""
+    section = Section("headline", "In short")
+    rows = headline_rows(results.metrics, model=MODEL)
+    if rows.empty:
+        section.absent.append("There are no retrieval results (evaluation/metrics.tsv) for NeuroAlign.")
+        return section
+    section.reading.append(verdict(rows))
+    section.reading.append(_scope(rows))
+    section.blocks.append(Tiles(_tiles(rows)))
+    people = _people(rows)
+    shown = rows[rows["metric"].isin(["top1", "top5"])]
+    level = 100 * float(results.setting("evaluate.confidence", 0.95))
+    section.blocks.append(
+        intervals(
+            shown,
+            "subject",
+            people,
+            f"Retrieval from the full test gallery by the fused model, per person. Lines are {level:.0f} % intervals "
+            "(block bootstrap over time); the black tick is chance.",
+        )
+    )
+    ordered = shown[shown["subject"].isin(people)]
+    ordered = ordered.assign(order=ordered["subject"].map({s: i for i, s in enumerate(people)}))
+    ordered = ordered.sort_values(["order", "direction", "metric"], kind="stable")
+    section.blocks.append(
+        metric_table(
+            ordered,
+            {"subject": [subject_name(s) for s in ordered["subject"]]},
+            "Fused model, full gallery, per subject",
+        )
+    )
+    return section
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """Whether the fused model beats chance, for whom and in which direction, from the full-gallery rows."""
+    primary = rows[rows["metric"] == PRIMARY]
+    people = primary[primary["subject"] != "all"]
+    if people.empty:
+        people = primary
+    if people.empty:
+        return "The evaluation holds no top-1 result, so no verdict can be given."
+    wins = {
+        d: [r["subject"] for r in people[people["direction"] == d].to_dict("records") if above_chance(r)]
+        for d in DIRECTIONS
+    }
+    total = people["subject"].nunique()
+    counts = {d: len(set(s)) for d, s in wins.items()}
+    if all(c == total for c in counts.values()):
+        who = "in the pool of subjects" if "all" in set(people["subject"]) else _everyone(total)
+        return f"Above chance: the fused model beats chance (top-1) in both directions {who}."
+    if not any(counts.values()):
+        text = "At chance: the fused model does not beat chance (top-1) in any subject in either direction"
+        pooled = primary[(primary["subject"] == "all")]
+        names = [DIRECTIONS[r["direction"]] for r in pooled.to_dict("records") if above_chance(r)]
+        return f"{text}; pooled over subjects it does for {listed(names)}." if names else f"{text}, nor when pooled."
+    parts = [f"in {counts[d]} of {total} for {name}" for d, name in DIRECTIONS.items()]
+    losers = sorted(set(people["subject"]) - (set(wins["fmri_to_video"]) & set(wins["video_to_fmri"])))
+    return (
+        f"Mixed: the fused model beats chance (top-1) {' and '.join(parts)} subjects; not in both directions for "
+        f"{listed(subject_name(s) for s in losers)}."
+    )
+
+
+def _scope(rows: pd.DataFrame) -> str:
+    primary = rows[rows["metric"] == PRIMARY]
+    pool = primary[primary["subject"] == "all"] if (primary["subject"] == "all").any() else primary
+    queries, candidates = pool["n_queries"].max(), pool["gallery_size"].mean()
+    if pd.isna(queries) or pd.isna(candidates):
+        return "Test clips were used neither for training nor for choosing the model."
+    return (
+        f"{plural(int(queries), 'query').replace('querys', 'queries')} per direction, each against about "
+        f"{candidates:.0f} candidates; the test clips were used neither for training nor for choosing the model."
+    )
+
+
+def _everyone(total: int) -> str:
+    return "in the one subject" if total == 1 else "in both subjects" if total == 2 else f"in all {total} subjects"
+
+
+def _people(rows: pd.DataFrame) -> dict[str, str]:
+    subjects = sorted(set(rows["subject"]) - {"all"})
+    pooled = ["all"] if (rows["subject"] == "all").any() else []
+    return {s: subject_name(s) for s in [*subjects, *pooled]}
+
+
+def _tiles(rows: pd.DataFrame) -> list[Tile]:
+    pool = rows[rows["subject"] == "all"] if (rows["subject"] == "all").any() else rows
+    tiles = []
+    for metric in ("top1", "top5"):
+        for direction, name in DIRECTIONS.items():
+            found = pool[(pool["metric"] == metric) & (pool["direction"] == direction)]
+            if found.empty:
+                continue
+            row = found.iloc[0].to_dict()
+            tiles.append(
+                Tile(
+                    f"{name}, {metric.replace('top', 'top-')}",
+                    percent(row["value"]),
+                    f"chance {percent(row['chance'])} · {interval(metric, row['ci_low'], row['ci_high'])}",
+                    above_chance(row),
+                )
+            )
+    return tiles
+
+
+def section(results: Results) -> Section:
+    """Both directions, every gallery and exclusion, per subject; continuous, quantised and fused apart."""
+    out = Section("retrieval", "Retrieval")
+    metrics = results.metrics
+    ours = pick(metrics, model=list(MODEL_NAMES), subject="all")
+    if ours.empty:
+        ours = pick(metrics, model=list(MODEL_NAMES))
+        if ours.empty:
+            out.absent.append("There are no retrieval results of NeuroAlign's own scores.")
+            return out
+    full = headline_rows(ours)
+    parts = {m: model_name(m) for m in MODEL_NAMES if (full["model"] == m).any()}
+    out.reading.append(quantisation_sentence(full))
+    out.blocks.append(
+        intervals(
+            full[full["metric"].isin(_SHARES)],
+            "model",
+            parts,
+            "The fused score and its parts, all subjects pooled, full gallery. Black ticks are chance.",
+        )
+    )
+    variants = _variants(pick(ours, model=MODEL))
+    shares = variants[variants["metric"].isin(["top1", "top5"])]
+    if shares["variant"].nunique() > 1:
+        out.reading.append(_exclusion_sentence(pick(ours, model=MODEL)))
+        out.blocks.append(
+            intervals(
+                shares,
+                "variant",
+                {v: v for v in dict.fromkeys(shares["variant"])},
+                "The fused score in every gallery: all test clips, and N candidates drawn at random many times; with and "
+                "without the neighbours in time of the true clip.",
+            )
+        )
+    everything = _variants(pick(metrics, model=list(MODEL_NAMES)))
+    out.blocks.append(
+        metric_table(
+            everything,
+            {
+                "model": [model_name(m) for m in everything["model"]],
+                "subject": [subject_name(s) for s in everything["subject"]],
+                "gallery": list(everything["variant"]),
+            },
+            "Every retrieval number of NeuroAlign",
+        )
+    )
+    return out
+
+
+def _variants(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add a readable name of the gallery and of what is excluded."""
+    names = []
+    for row in rows.to_dict("records"):
+        gallery = "all test clips" if row["gallery"] == "full" else f"{float(row['gallery_size']):.0f}-way"
+        apart = float(row.get("exclude_s", 0) or 0)
+        names.append(f"{gallery}, neighbours within {apart:g} s out" if apart else gallery)
+    return rows.assign(variant=names)
+
+
+def quantisation_sentence(full: pd.DataFrame) -> str:
+    """What the quantised part adds, from pooled full-gallery rows; plain when it adds nothing."""
+    value = {
+        m: full[(full["model"] == m) & (full["metric"] == PRIMARY)]["value"].mean() for m in MODEL_NAMES
+    }
+    fused, continuous, quantised = (value[m] for m in MODEL_NAMES)
+    if pd.isna(continuous) or pd.isna(quantised):
+        return f"Averaged over directions, the fused score reaches {percent(fused)} top-1."
+    numbers = (
+        f"Averaged over directions, top-1 is {percent(continuous)} for the continuous part alone, {percent(quantised)} for "
+        f"the quantised part alone and {percent(fused)} fused"
+    )
+    if fused > max(continuous, quantised):
+        return f"{numbers}: quantisation helps on these data when the two are fused."
+    if quantised > continuous:
+        return f"{numbers}: the quantised part alone is the better one here, and fusing adds nothing to it."
+    if fused == continuous:
+        return f"{numbers}: quantisation does not help on these data; the fused score gains nothing from it."
+    return f"{numbers}: quantisation does not help on these data; the continuous part alone does better."
+
+
+def _exclusion_sentence(rows: pd.DataFrame) -> str:
+    full = pick(rows, gallery="full", metric=PRIMARY)
+    by = full.groupby("exclude_s")[["value", "chance"]].mean()
+    if len(by) < 2:
+        return "Smaller galleries are easier: compare every number with the chance of its own gallery."
+    first, last = by.iloc[0], by.iloc[-1]
+    return (
+        f"With neighbours within {by.index[-1]:g} s of the true clip left out, top-1 is {amount('top1', last['value'])} "
+        f"(chance {percent(last['chance'])}) against {percent(first['value'])} (chance {percent(first['chance'])}) with them in."
+    )

@@ -1,0 +1,200 @@
+"""A synthetic results folder: random but plausible tables in the formats that the stages write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from neuroalign.config import parse_config
+from neuroalign.io import write_tsv
+
+SUBJECTS = ("01", "02", "03")
+FILMS = ("film-1", "film-2", "film-3", "film-4")
+LEVELS = ("early", "intermediate", "high")
+MODELS = {
+    "neuroalign": 0.16,
+    "neuroalign_continuous": 0.14,
+    "neuroalign_quantised": 0.09,
+    "ridge": 0.10,
+    "linear_infonce": 0.12,
+}
+CHANCE = {"top1": 1 / 40, "top5": 5 / 40, "top10": 10 / 40, "mrr": 0.107, "median_rank": 20.5}
+
+
+@dataclass
+class Made:
+    """A synthetic results folder."""
+
+    output: Path
+    truth: Path
+    config: dict
+
+
+def metric_rows(
+    models: dict[str, float], subjects=(*SUBJECTS, "all"), *, seed: str = "0", name: str = "model", spread: float = 0.04
+) -> pd.DataFrame:
+    """Metric rows in the fixed format; a model's number is its top-1."""
+    rows = []
+    for model, top1 in models.items():
+        for subject in subjects:
+            for direction in ("fmri_to_video", "video_to_fmri"):
+                for gallery, size, excluded in (("full", 40, 0.0), ("full", 40, 10.0), ("n-way", 20, 0.0)):
+                    easier = 40 / size
+                    for metric, chance in CHANCE.items():
+                        scale = {"top1": 1.0, "top5": 2.6, "top10": 3.6}.get(metric)
+                        value = min(0.98, top1 * scale * easier) if scale else {"mrr": top1 * 1.8}.get(metric, 20.5 - 60 * top1)
+                        value += 0.01 * (direction == "fmri_to_video")
+                        rows.append(
+                            {
+                                name: model,
+                                "seed": seed,
+                                "subject": subject,
+                                "direction": direction,
+                                "gallery": gallery,
+                                "gallery_size": size,
+                                "exclude_s": excluded,
+                                "metric": metric,
+                                "value": value,
+                                "ci_low": max(0.0, value - spread),
+                                "ci_high": value + spread,
+                                "chance": chance * (easier if scale else 1),
+                                "p_value": 0.001 if top1 > 0.05 else 0.5,
+                                "n_queries": 120 if subject == "all" else 40,
+                            }
+                        )
+    return pd.DataFrame(rows)
+
+
+def clip_table(subjects=SUBJECTS) -> pd.DataFrame:
+    """Four films of two minutes in two runs, cut every 4 s; the last 40 s of every run are test."""
+    rows = []
+    for subject in subjects:
+        for run, films in (("1", FILMS[:2]), ("2", FILMS[2:])):
+            for k, film in enumerate(films):
+                for start in np.arange(0.0, 120.0, 4.0):
+                    onset = 8 + 124 * k + start
+                    split = "train" if onset < 160 else "guard" if onset < 176 else "validation" if onset < 204 else "test"
+                    rows.append(
+                        (f"{film}@{start:g}", film, start, 4.0, subject, "", "film", run, onset, split, film, 0)
+                    )
+    columns = ["clip_id", "stimulus", "start_s", "duration_s", "subject", "session", "task", "run", "onset_s", "split", "group", "repeat"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _index(output: Path, clips: pd.DataFrame) -> None:
+    runs = clips.drop_duplicates(["subject", "run"])[["subject", "session", "task", "run"]].copy()
+    runs.insert(0, "run_id", [f"sub-{s}_task-film_run-{r}" for s, r in zip(runs["subject"], runs["run"], strict=True)])
+    write_tsv(output / "index" / "runs.tsv", runs.assign(tr=2.0))
+    shown = clips.drop_duplicates(["subject", "run", "stimulus"])
+    shown = shown[["subject", "session", "task", "run", "stimulus"]].assign(onset=8.0, duration=120.0, offset=0.0)
+    write_tsv(output / "index" / "presentations.tsv", shown)
+
+
+def write_quality(path: Path, run_id: str, subject: str, *, images: bool, rng: np.random.Generator) -> None:
+    """A quality file of 130 volumes; without `images` as a timeseries source leaves it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    volumes = 130
+    slow = np.cumsum(rng.standard_normal(volumes)) * 0.05
+    with h5py.File(path, "w") as file:
+        file["carpet"] = (rng.standard_normal((400, volumes)) + slow).astype(np.float16)
+        file["times"] = 1.0 + 2.0 * np.arange(volumes)
+        fd = np.abs(rng.gamma(1.5, 0.08, volumes))
+        fd[rng.integers(5, volumes, 3)] += 0.8
+        file["keep"] = fd < 0.5 if images else np.ones(volumes, bool)
+        if images:
+            file["fd"] = fd
+            file["motion"] = np.cumsum(rng.standard_normal((volumes, 6)) * 0.02, axis=0)
+            y, x = np.mgrid[-1:1:46j, -1:1:40j]
+            head = (x**2 + y**2 < 0.8) * (70 + 15 * rng.standard_normal((46, 40)))
+            for plane in ("axial", "coronal", "sagittal"):
+                file[f"tsnr/{plane}"] = head.astype(np.float32)
+            file["tsnr"].attrs["median"] = 70.0
+        file.attrs.update(run_id=run_id, subject=subject, source="raw" if images else "timeseries")
+
+
+def _model(folder: Path, rng: np.random.Generator) -> None:
+    for stage, terms in (
+        ("ntcl", ("total", "global", "level", "time", "prediction", "mrr")),
+        ("vq", ("total", "commitment", "agreement", "mrr")),
+    ):
+        rows = []
+        for epoch in range(1, 31):
+            for term in terms:
+                for split, gap in (("train", 0.0), ("validation", 0.35)):
+                    fall = np.exp(-epoch / 9)
+                    value = 0.05 + 0.4 * (1 - fall) - gap * 0.3 if term == "mrr" else 1.2 + 3 * fall + gap * epoch / 20
+                    rows.append((epoch, split, term, value + 0.03 * rng.standard_normal()))
+        write_tsv(folder / stage / "history.tsv", pd.DataFrame(rows, columns=["epoch", "split", "term", "value"]))
+    delays = [
+        (s, level, d + 0.2 * rng.standard_normal() * (s != "all"), 1.0)
+        for s in ("all", *SUBJECTS)
+        for level, d in zip(LEVELS, (4.6, 5.3, 6.1), strict=True)
+    ]
+    write_tsv(folder / "ntcl" / "delays.tsv", pd.DataFrame(delays, columns=["subject", "level", "delay_s", "dispersion_s"]))
+    usage = [
+        (epoch, level, depth, 60 * (1 - np.exp(-epoch / 8)) - 8 * depth, min(1.0, epoch / 12), 0.35 * (1 - np.exp(-epoch / 10)))
+        for epoch in range(1, 31)
+        for level in LEVELS
+        for depth in (0, 1)
+    ]
+    columns = ["epoch", "level", "depth", "perplexity", "used_share", "same_code_share"]
+    write_tsv(folder / "vq" / "usage.tsv", pd.DataFrame(usage, columns=columns))
+    counts = [
+        (level, depth, code, modality, int(rng.gamma(1.0, 60)))
+        for level in LEVELS
+        for depth in (0, 1)
+        for code in range(64)
+        for modality in ("fmri", "video")
+    ]
+    write_tsv(folder / "vq" / "codes.tsv", pd.DataFrame(counts, columns=["level", "depth", "code", "modality", "count"]))
+
+
+def _rankings(clips: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for subject in SUBJECTS:
+        test = list(clips[(clips["subject"] == subject) & (clips["split"] == "test")]["clip_id"])
+        for direction in ("fmri_to_video", "video_to_fmri"):
+            for clip in test:
+                order = list(rng.permutation([c for c in test if c != clip]))
+                rank = int(min(len(test), 1 + rng.geometric(0.15)))
+                order.insert(rank - 1, clip)
+                rows.append(("neuroalign", "0", subject, direction, clip, rank, len(test), *order[:5]))
+    names = ["model", "seed", "subject", "direction", "clip_id", "rank", "gallery_size", *(f"top{k}" for k in range(1, 6))]
+    return pd.DataFrame(rows, columns=names)
+
+
+def make_results(folder: Path, *, models: dict[str, float] = MODELS, images: bool = True) -> Made:
+    """Write a whole synthetic results folder."""
+    rng = np.random.default_rng(0)
+    output, truth = folder / "results", folder / "truth"
+    clips = clip_table()
+    write_tsv(output / "pairs" / "clips.tsv", clips)
+    _index(output, clips)
+    for subject in SUBJECTS:
+        for run in ("1", "2"):
+            name = f"sub-{subject}_task-film_run-{run}"
+            write_quality(output / "roi" / f"{name}_qc.h5", name, subject, images=images, rng=rng)
+    _model(output / "models" / "seed-0", rng)
+    evaluation = output / "evaluation"
+    write_tsv(evaluation / "metrics.tsv", metric_rows(models))
+    controls = {"shift": 0.024, "shuffle": 0.026, "clip_time": 0.03, "luminance": 0.04}
+    write_tsv(evaluation / "controls.tsv", metric_rows(controls, ("all",), name="control"))
+    write_tsv(evaluation / "ceilings.tsv", metric_rows({"subject_to_group": 0.4}, name="ceiling"))
+    differences = metric_rows({"ridge": 0.06, "linear_infonce": 0.03}, ("all",), name="model_b")
+    differences = differences.rename(columns={"value": "difference"}).assign(model_a="neuroalign")
+    write_tsv(evaluation / "comparisons.tsv", differences[differences["metric"] == "top1"])
+    write_tsv(evaluation / "rankings.tsv", _rankings(clips, rng))
+    true = [(s, level, d) for s in SUBJECTS for level, d in zip(LEVELS, (4.5, 5.5, 6.3), strict=True)]
+    write_tsv(truth / "delays.tsv", pd.DataFrame(true, columns=["subject", "level", "delay_s"]))
+    return Made(output, truth, parse_config({"dataset": {"simulate": {}}, "output_dir": "results"}).plain())
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Made:
+    """A complete results folder without video; read only."""
+    return make_results(tmp_path_factory.mktemp("complete"))
