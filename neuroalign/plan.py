@@ -41,7 +41,7 @@ def make_plan(values: Mapping[str, Any] | Config) -> Plan:
 
         demo = plan_dataset(config.dataset.simulate, config.dataset.bids_dir)
         return Plan(
-            _with_demo_atlas(config, demo.truth_files),
+            _with_demo_atlas(config, str(demo.atlas_image)),
             demo.runs,
             demo.presentations,
             demo.files,
@@ -55,12 +55,11 @@ def make_plan(values: Mapping[str, Any] | Config) -> Plan:
     return Plan(config, index.runs, index.presentations, [], [])
 
 
-def _with_demo_atlas(config: Config, truth_files: list[Path]) -> Config:
+def _with_demo_atlas(config: Config, image: str) -> Config:
     """The demo dataset brings its own atlas; what the user set stays."""
     fmri = config.fmri
     if fmri.atlas.name or fmri.atlas.image:
         return config
-    image = next(str(path) for path in truth_files if str(path).endswith("_dseg.nii.gz"))
     update: dict[str, Any] = {"atlas": fmri.atlas.model_copy(update={"image": image})}
     if "levels" not in fmri.model_fields_set:
         update["levels"] = {level: f"_{level}_" for level in ("early", "intermediate", "high")}
