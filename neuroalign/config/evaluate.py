@@ -28,9 +28,13 @@ class Evaluate(Section):
     galleries: list[Literal["full"] | int] = Field(
         default_factory=lambda: ["full", 50, 300],
         min_length=1,
-        description="`full` and numbers of candidates (N-way); sizes above the test gallery are left out.",
+        description="`full` and numbers of candidates (N-way, 2 or more); sizes above the test gallery are left out.",
     )
-    draws: int = Field(1000, ge=1, description="Random draws of distractors per query for N-way retrieval.")
+    draws: int = Field(
+        0,
+        ge=0,
+        description="Random draws of distractors per query for N-way retrieval; 0 for the exact expectation.",
+    )
     exclude_s: list[float] = Field(
         default_factory=lambda: [0.0, 10.0],
         min_length=1,

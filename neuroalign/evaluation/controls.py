@@ -1,0 +1,199 @@
+"""Controls: what must sit at chance, and what must not win.
+
+========================  ===============================================================  ============
+control                   what is scored                                                   expected
+========================  ===============================================================  ============
+``shifted``               the model, every run's presentations rotated by half the run     chance
+``shuffled``              the model, test presentations paired with labels at random       chance
+``time_only``             ridge from smooth functions of clip time, in place of the brain  chance
+``shuffled_training``     ridge trained on pairs shuffled within subject                   chance
+``low_level``             ridge to luminance, contrast and motion only                     below_model
+========================  ===============================================================  ============
+
+A control expected at chance passes unless it is credibly *above* chance, at a level that is 95 % for all subjects and
+directions of that control together (Bonferroni): a leak can only raise it, and few queries often give exactly zero
+hits. ``low_level`` passes where the model's value is better. Where nothing can be said (a single block), `passed` is
+empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from neuroalign.config.evaluate import Evaluate
+from neuroalign.evaluation.baselines._data import lag_for, material
+from neuroalign.evaluation.baselines.ridge import fit_and_score
+from neuroalign.evaluation.retrieval import LOWER_IS_BETTER
+from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.evaluation.statistics import Judge, Measure, average
+from neuroalign.evaluation.trials import DIRECTIONS, Trials, make_trials, order_scores
+from neuroalign.pairs.store import BrainWindows, PairedDataset
+
+COLUMNS = (
+    "control",
+    "model",
+    "subject",
+    "direction",
+    "gallery",
+    "gallery_size",
+    "exclude_s",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "chance",
+    "reference",
+    "expected",
+    "passed",
+    "n_queries",
+)
+SIMULTANEOUS = 0.95
+_TIME_WIDTH_S = 60.0
+
+
+def half_run(trials: Trials) -> np.ndarray:
+    """Whose label each presentation takes when every run is rotated by half its presentations."""
+    source = np.arange(len(trials.rows))
+    for run in dict.fromkeys(trials.runs):
+        where = np.flatnonzero([r == run for r in trials.runs])
+        order = where[np.argsort(trials.onset_s[where], kind="stable")]
+        source[order] = np.roll(order, -(len(order) // 2))
+    return source
+
+
+def time_only_pairs(pairs: PairedDataset) -> PairedDataset:
+    """The same pairs with clip time in place of the brain.
+
+    Gaussian bumps every 60 s over time in the stimulus and over time in the run: they say *when*, smoothly, and nothing
+    of what was shown or measured.
+    """
+    table = pairs.clips
+    axes = [table["start_s"].to_numpy(float), table["onset_s"].to_numpy(float)]
+    centres = [np.arange(a.min(), a.max() + _TIME_WIDTH_S, _TIME_WIDTH_S) for a in axes]
+    steps = np.asarray(pairs.video.step_times, float)
+    brain = {}
+    for subject, windows in pairs.brain.items():
+        bumps = [
+            np.exp(-0.5 * (((axis[windows.rows][:, None] + steps)[..., None] - c) / _TIME_WIDTH_S) ** 2)
+            for axis, c in zip(axes, centres, strict=True)
+        ]
+        data = np.concatenate(bumps, axis=2).astype(np.float32)
+        brain[subject] = BrainWindows(
+            windows.rows,
+            {"time": data},
+            np.tile(pairs.video.step_times, (len(data), 1)),
+            np.ones(data.shape[:2], bool),
+            {"time": [f"bump-{i}" for i in range(data.shape[2])]},
+            True,
+        )
+    return PairedDataset(pairs.clips, brain, pairs.video)
+
+
+def trained_controls(pairs: PairedDataset, seed: int) -> dict[str, dict[str, SubjectScores]]:
+    """Train the control models of one fold and score its test windows.
+
+    Parameters
+    ----------
+    pairs : PairedDataset
+    seed : int
+        Of the shuffled pairing.
+
+    Returns
+    -------
+    scores : dict of control to dict of subject to SubjectScores
+        Without ``low_level`` where the pairs hold no low-level values (precomputed features).
+    """
+    lags = lag_for(pairs)
+    data = material(pairs, lags)
+    rng = np.random.default_rng([seed, 1])
+    shuffled = {
+        subject: {name: rng.permutation(part.contents) for name, part in parts.items()}
+        for subject, parts in data.subjects.items()
+    }
+    found = {
+        "time_only": fit_and_score(material(time_only_pairs(pairs), (0.0,)))[0],
+        "shuffled_training": fit_and_score(data, contents=shuffled)[0],
+    }
+    if pairs.video.low_level is not None:
+        found["low_level"] = fit_and_score(material(pairs, lags, target=pairs.video.low_level))[0]
+    return found
+
+
+def controls_table(
+    model: str,
+    trials: Mapping[str, Sequence[Sequence[Trials]]],
+    folds: Sequence[PairedDataset],
+    config: Evaluate,
+) -> pd.DataFrame:
+    """Run every control on the full gallery.
+
+    Parameters
+    ----------
+    model : str
+        The model that `shifted` and `shuffled` are made from and `low_level` is compared with.
+    trials : dict of direction to list (seeds) of list of Trials
+        Of that model.
+    folds : sequence of PairedDataset
+        The pairs of each fold, for the controls that are trained.
+    config : Evaluate
+
+    Returns
+    -------
+    table : DataFrame with `COLUMNS`
+    """
+    config = config.model_copy(update={"galleries": ["full"], "exclude_s": [min(config.exclude_s)]})
+    judge = Judge(config, rotations=False)
+    trained = [trained_controls(pairs, config.seed) for pairs in folds]
+    measured: dict[str, dict[str, dict[str, list[Measure]]]] = {}
+    reference = {}
+    for direction in DIRECTIONS:
+        seeds = trials[direction]
+        reference[direction] = _over_seeds([judge.measure(items) for items in seeds])
+        halves = [[half_run(t) for t in items] for items in seeds]
+        mixed = [_shuffles(items, config.seed) for items in seeds]
+        for name, sources in (("shifted", halves), ("shuffled", mixed)):
+            found = [judge.measure(items, own) for items, own in zip(seeds, sources, strict=True)]
+            measured.setdefault(name, {})[direction] = _over_seeds(found)
+        for name in trained[0]:
+            items = [
+                make_trials(order_scores(scores, pairs.clips), "score", pairs.clips, subject, fold, direction)
+                for fold, (pairs, found) in enumerate(zip(folds, trained, strict=True))
+                for subject, scores in found[name].items()
+            ]
+            measured.setdefault(name, {})[direction] = judge.measure(items)
+    rows = []
+    for name, directions in measured.items():
+        count = sum(len(subjects) for subjects in directions.values())
+        for direction, subjects in directions.items():
+            for subject, measures in subjects.items():
+                best = {m.key: m.value for m in reference[direction].get(subject, [])}
+                source = model if name in ("shifted", "shuffled") else "ridge"
+                about = {"control": name, "model": source, "subject": subject, "direction": direction}
+                rows += [about | _judged(name, m, best.get(m.key), count) for m in measures]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _shuffles(items: Sequence[Trials], seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng([seed, 2])
+    return [rng.permutation(len(t.rows)) for t in items]
+
+
+def _over_seeds(found: list[dict[str, list[Measure]]]) -> dict[str, list[Measure]]:
+    return {
+        name: [average(same) for same in zip(*(f[name] for f in found), strict=True)] for name in found[0]
+    }
+
+
+def _judged(control: str, measure: Measure, model_value: float | None, count: int) -> dict[str, object]:
+    """The row of a control, with what was expected and whether it held."""
+    row = measure.row(1 - (1 - SIMULTANEOUS) / count)
+    sign = -1.0 if measure.metric in LOWER_IS_BETTER else 1.0
+    if control == "low_level":
+        passed = None if model_value is None else bool(sign * (model_value - measure.value) > 0)
+        return row | {"expected": "below_model", "reference": model_value, "passed": passed}
+    edge = row["ci_low"] if sign > 0 else row["ci_high"]
+    passed = bool(sign * (edge - measure.chance) <= 1e-9) if np.isfinite(edge) else None
+    return row | {"expected": "chance", "reference": measure.chance, "passed": passed}

@@ -1,0 +1,151 @@
+"""From score files to trials: queries, candidates, true pairs and their place in time.
+
+A `Trials` is one direction of retrieval for one subject in one fold. It joins the score matrix with the clip
+table, so that metrics, bootstrap and permutations need nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from neuroalign.errors import UserError
+from neuroalign.evaluation.scores import SubjectScores
+
+DIRECTIONS = ("fmri_to_video", "video_to_fmri")
+
+
+@dataclass(frozen=True)
+class Trials:
+    """One direction of retrieval of one subject in one fold.
+
+    Attributes
+    ----------
+    subject : str
+    fold : int
+    scores : float array of shape (queries, candidates)
+    query, candidate : int arrays of shape (pairs,)
+        The true pairs. fMRI to video: every presentation is a query, its clip the candidate. Video to
+        fMRI: every clip is a query; the candidates are one presentation of each clip, the first.
+    by_candidate : bool
+        Which side of a pair is brain: rotating the brain in time moves candidates if True (video to fMRI).
+    rows : int array of shape (pairs,)
+        Row of the clip table of the presentation in each pair.
+    clips : list of str
+        Clip id of each candidate.
+    stimulus, start_s, duration_s : arrays of shape (candidates,)
+    pair_stimulus, pair_start_s : arrays of shape (pairs,)
+        Where in which stimulus each pair lies, for bootstrap blocks.
+    runs : list of tuple, length pairs
+        Run key of each presentation, without the subject: (fold, session, task, run).
+    onset_s : float array of shape (pairs,)
+        Onset of each presentation in its run.
+    """
+
+    subject: str
+    fold: int
+    scores: np.ndarray
+    query: np.ndarray
+    candidate: np.ndarray
+    by_candidate: bool
+    rows: np.ndarray
+    clips: list[str]
+    stimulus: np.ndarray
+    start_s: np.ndarray
+    duration_s: np.ndarray
+    pair_stimulus: np.ndarray
+    pair_start_s: np.ndarray
+    runs: list[tuple]
+    onset_s: np.ndarray
+
+    def rotated(self, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs when presentation i takes the label of presentation ``source[..., i]``: query, candidate."""
+        if self.by_candidate:
+            return self.query[source], np.broadcast_to(self.candidate, source.shape)
+        return np.broadcast_to(self.query, source.shape), self.candidate[source]
+
+
+def order_scores(item: SubjectScores, clips: pd.DataFrame) -> SubjectScores:
+    """The same scores with windows and candidates in the order of the clip table, so that methods can be compared."""
+    rank = {clip: i for i, clip in enumerate(dict.fromkeys(clips["clip_id"]))}
+    unknown = [clip for clip in item.gallery if clip not in rank]
+    if unknown or (len(item.clip_rows) and item.clip_rows.max() >= len(clips)):
+        raise UserError(
+            f"The scores hold clips that the clip table does not ({(unknown or ['row numbers'])[0]}); "
+            "they come from other pairs: score again."
+        )
+    if len(set(item.gallery)) != len(item.gallery):
+        raise UserError("The gallery of a score file holds a clip twice; score again.")
+    rows = np.argsort(item.clip_rows, kind="stable")
+    columns = np.array(sorted(range(len(item.gallery)), key=lambda i: rank[item.gallery[i]]), dtype=int)
+    return SubjectScores(
+        item.clip_rows[rows],
+        [item.gallery[i] for i in columns],
+        {part: matrix[rows][:, columns] for part, matrix in item.parts.items()},
+    )
+
+
+def make_trials(
+    item: SubjectScores, part: str, clips: pd.DataFrame, subject: str, fold: int, direction: str
+) -> Trials:
+    """Join one score matrix with the clip table.
+
+    Parameters
+    ----------
+    item : SubjectScores
+        Ordered by `order_scores`.
+    part : str
+        Which matrix of it.
+    clips : DataFrame
+        The clip table of this fold.
+    subject : str
+    fold : int
+    direction : str
+        One of `DIRECTIONS`.
+
+    Raises
+    ------
+    UserError
+        If a presentation's clip is not in the gallery, or presentations are not of the test split.
+    """
+    table = clips.iloc[item.clip_rows]
+    if not (table["split"] == "test").all():
+        raise UserError(f"Scores of subject {subject} hold clips outside the test split; score again.")
+    column = {clip: i for i, clip in enumerate(item.gallery)}
+    try:
+        truth = np.array([column[clip] for clip in table["clip_id"]], dtype=np.int64)
+    except KeyError as error:
+        raise UserError(
+            f"Clip {error} of subject {subject} is missing from its gallery; score again."
+        ) from None
+    about = clips.drop_duplicates("clip_id").set_index("clip_id").loc[item.gallery]
+    scores = item.parts[part]
+    if direction == "fmri_to_video":
+        shown, candidates = np.arange(len(truth)), np.arange(len(item.gallery))
+        query, candidate = shown, truth
+    else:
+        # One presentation per clip: the first in time order of the clip table.
+        candidates, shown = np.unique(truth, return_index=True)
+        scores = scores[shown][:, candidates].T
+        query = candidate = np.arange(len(candidates))
+    about, table = about.iloc[candidates], table.iloc[shown]
+    keys = table[["session", "task", "run"]].astype(str).itertuples(index=False, name=None)
+    return Trials(
+        subject=subject,
+        fold=fold,
+        scores=scores,
+        query=query,
+        candidate=candidate,
+        by_candidate=direction == "video_to_fmri",
+        rows=item.clip_rows[shown],
+        clips=list(about.index),
+        stimulus=about["stimulus"].to_numpy(str),
+        start_s=about["start_s"].to_numpy(float),
+        duration_s=about["duration_s"].to_numpy(float),
+        pair_stimulus=table["stimulus"].to_numpy(str),
+        pair_start_s=table["start_s"].to_numpy(float),
+        runs=[(fold, *key) for key in keys],
+        onset_s=table["onset_s"].to_numpy(float),
+    )
