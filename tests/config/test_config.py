@@ -104,7 +104,7 @@ def test_every_shipped_config_is_valid_and_config_yaml_tells_the_defaults(root):
 
 
 def test_demo_yaml_and_config_yaml_describe_the_same_run(root):
-    demo, full = (load_config(root / "config" / name).plain() for name in ("demo.yaml", "config.yaml"))
+    demo, full = (load_config(root / "config" / name) for name in ("demo.yaml", "config.yaml"))
     from neuroalign.plan import make_plan
 
     assert make_plan(demo).config == make_plan(full).config

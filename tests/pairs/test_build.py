@@ -32,8 +32,14 @@ def material(tmp_path):
             )
             times = (np.arange(int((length + 25) / tr)) + 0.5) * tr
             data = np.stack([times - 7.7] * 3, 1).astype(np.float32)
+            units = list("xyz")
+            keep = np.arange(len(times)) != 3
             item = RoiSeries(
-                {"early": data, "high": data}, dict.fromkeys(("early", "high"), list("xyz")), times
+                {"early": data, "high": data},
+                {"early": units, "high": units},
+                times,
+                keep,
+                {"tr": tr, "subject": subject},
             )
             series[run_id] = tmp_path / f"{run_id}.h5"
             write_series(series[run_id], item)
