@@ -1,0 +1,230 @@
+"""The T1w image: bias correction, brain extraction, tissue classes, normalisation to the template.
+
+The template shows a brain without skull, so extraction and normalisation help each other: an affine fit to the
+template's brain carries its mask to the T1w, the masked brain is normalised by SyN, and the mask comes back
+through the warp.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import binary_closing, binary_dilation, gaussian_filter
+
+from neuroalign.bids.derivatives import anatomy_paths, dataset_root, source_uri, write_description
+from neuroalign.errors import UserError
+from neuroalign.fmri.images import grid_points, read_image, to_grid, voxel_sizes, write_image
+from neuroalign.fmri.preprocess import mask as masks
+from neuroalign.fmri.preprocess import register
+from neuroalign.fmri.preprocess.resample import Displacement, output_grid, pull_image
+from neuroalign.io import write_json
+
+logger = logging.getLogger(__name__)
+
+_COARSE_MM = 4.0
+_FINE_VOXEL_MM = 1.25  # T1w images at least this fine are registered at 2 mm, coarser ones at 3 mm
+NILEARN_SPACES = ("MNI152NLin2009cAsym", "MNI152NLin2009aSym", "MNI152NLin2009aAsym", "MNI152NLin2009cSym")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A brain-extracted T1w template with its brain mask."""
+
+    data: np.ndarray
+    mask: np.ndarray
+    affine: np.ndarray
+
+
+def load_template(space: str, image: str | os.PathLike | None, resolution_mm: float) -> Template:
+    """The template of a space at a working resolution.
+
+    Parameters
+    ----------
+    space : str
+        Name of the space.
+    image : path, optional
+        Brain-extracted T1w template in that space; None takes nilearn's ICBM 2009 template.
+    resolution_mm : float
+        Edge of the voxels.
+
+    Raises
+    ------
+    UserError
+        If no image is given and the space is none of the ICBM 2009 family (nilearn's template is its symmetric
+        member; they differ by less than the 2–4 mm voxels of BOLD).
+    """
+    if image is None:
+        if space not in NILEARN_SPACES:
+            raise UserError(
+                f"There is no built-in template of space '{space}'; set fmri.preprocess.template to a brain-extracted "
+                "T1w image of it."
+            )
+        from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+
+        whole = load_mni152_template(resolution=1)
+        data, affine = np.asarray(whole.dataobj, np.float32), whole.affine
+        brain = np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0
+    else:
+        data, whole = read_image(image, ndim=3)
+        affine, brain = whole.affine, data > 0
+    brain = masks.largest_component(brain)
+    data = np.where(brain, data, 0).astype(np.float32)
+    shape, grid = output_grid(data.shape, affine, resolution_mm)
+    sigma = np.maximum(resolution_mm / voxel_sizes(affine) - 1, 0) / 2.355
+    coarse = to_grid(gaussian_filter(data, sigma), affine, shape, grid, order=1)
+    inside = to_grid(gaussian_filter(brain.astype(np.float32), sigma), affine, shape, grid, order=1) > 0.5
+    return Template(data=np.where(inside, coarse, 0).astype(np.float32), mask=inside, affine=grid)
+
+
+def preprocess_anatomy(
+    t1w: str | os.PathLike, folder: str | os.PathLike, *, space: str, template: str | os.PathLike | None = None
+) -> dict[str, Path]:
+    """Preprocess one T1w image and write it as BIDS derivatives.
+
+    Parameters
+    ----------
+    t1w : path
+        Raw T1w image, skull included.
+    folder : path
+        Root of the derivatives.
+    space : str
+        Name of the template space.
+    template : path, optional
+        Brain-extracted template image; None takes nilearn's.
+
+    Returns
+    -------
+    dict of str to Path
+        As `neuroalign.bids.derivatives.anatomy_paths`.
+
+    Raises
+    ------
+    UserError
+        If an image cannot be read, or no brain is found.
+    """
+    paths = anatomy_paths(t1w, folder, space=space)
+    data, image = read_image(t1w, ndim=3)
+    if not np.ptp(data) > 0:
+        raise UserError(f"{t1w} is constant: no head is visible in it; check the image.")
+    affine = image.affine
+    working_mm = 2.0 if voxel_sizes(affine).max() <= _FINE_VOXEL_MM else 3.0
+    brain_template = load_template(space, template, working_mm)
+
+    shape, grid = output_grid(data.shape, affine, max(working_mm, float(voxel_sizes(affine).min())))
+    sigma = np.maximum(voxel_sizes(grid) / voxel_sizes(affine) - 1, 0) / 2.355
+    head = np.maximum(to_grid(gaussian_filter(data, sigma), affine, shape, grid, order=1), 0)
+
+    linear, field = _affine(head, grid, brain_template, space, template, str(t1w))
+    head = head / field
+    brain, warp, inverse = _normalise(head, grid, brain_template, linear)
+    # Once more with the better mask: the first one came from an affine, and cut or kept a little too much.
+    brain, warp, inverse = _normalise(head, grid, brain_template, linear, brain=brain)
+
+    whole_field = to_grid(field, grid, data.shape, affine, order=1)
+    corrected = (data / np.where(whole_field > 0, whole_field, 1)).astype(np.float32)
+    smooth_mask = to_grid(gaussian_filter(brain.astype(np.float32), 0.5), grid, data.shape, affine, order=1)
+    whole_brain = masks.largest_component(smooth_mask > 0.5)
+    classes = masks.tissue_classes(corrected, whole_brain)
+    to_t1w, to_template = _displacements(brain_template, linear, warp, inverse, data.shape, affine)
+
+    output = (brain_template.data.shape, brain_template.affine)
+    write_description(folder, dataset_root(t1w))
+    write_image(paths["t1w"], corrected, affine)
+    write_image(paths["mask"], whole_brain, affine)
+    write_image(paths["dseg"], classes, affine)
+    write_image(paths["t1w_template"], pull_image(corrected, affine, *output, to_t1w), output[1])
+    write_image(paths["mask_template"], pull_image(whole_brain, affine, *output, to_t1w) > 0.5, output[1])
+    # ITK names a transform after where images go: the one that *brings* images to the template pulls from it.
+    to_t1w.write(paths["to_template"])
+    to_template.write(paths["from_template"])
+    sources = {"Sources": [source_uri(t1w)]}
+    write_json(paths["t1w_json"], {**sources, "SkullStripped": False})
+    write_json(paths["mask_json"], {**sources, "Type": "Brain", "RawSources": [source_uri(t1w)]})
+    logger.info("%s: brain of %.0f ml", Path(t1w).name, whole_brain.sum() * np.prod(voxel_sizes(affine)) / 1000)
+    return paths
+
+
+def _affine(
+    head: np.ndarray, grid: np.ndarray, brain: Template, space: str, template: str | os.PathLike | None, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The affine template → T1w, and the bias field of the head."""
+    coarse = load_template(space, template, _COARSE_MM)
+    start = masks.initial_alignment(head, grid, coarse.data, coarse.affine, coarse.mask)
+    rough = _carry(brain, start, head.shape, grid)
+    if rough.sum() * np.prod(voxel_sizes(grid)) < 3e5:
+        raise UserError(f"{name}: no brain was found in the image; check its orientation and that it is a T1w image.")
+    field = register.correct_bias(head, grid, rough & (head > 0))
+    around = binary_dilation(brain.mask, masks.ball(4.0, brain.affine))
+    linear = register.linear(
+        brain.data, brain.affine, head / field, grid, kind="Affine", start=start, mask=around.astype(np.float32)
+    )
+    return linear, field
+
+
+def _carry(brain: Template, linear: np.ndarray, shape: tuple[int, ...], grid: np.ndarray) -> np.ndarray:
+    """The template's brain mask on the grid of the T1w, by an affine."""
+    back = np.linalg.inv(linear)
+    carried = pull_image(
+        brain.mask.astype(np.float32), brain.affine, shape, grid, lambda p: p @ back[:3, :3].T + back[:3, 3]
+    )
+    return carried > 0.5
+
+
+def _normalise(
+    head: np.ndarray, grid: np.ndarray, template: Template, linear: np.ndarray, brain: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """SyN of the masked head to the template; the brain mask it implies, the warp and its inverse."""
+    if brain is None:
+        brain = _trim(head, _carry(template, linear, head.shape, grid), grid)
+    warp, inverse = register.diffeomorphic(
+        template.data, template.affine, np.where(brain, head, 0), grid, start=linear
+    )
+    back = np.linalg.inv(linear)
+    field = Displacement(inverse, template.affine)
+    carried = pull_image(
+        template.mask.astype(np.float32),
+        template.affine,
+        head.shape,
+        grid,
+        lambda p: field(p @ back[:3, :3].T + back[:3, 3]),
+    )
+    return _trim(head, carried > 0.5, grid), warp, inverse
+
+
+def _trim(head: np.ndarray, brain: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """A mask without the bright scalp it touches, and with the brain just outside it.
+
+    Skull and CSF around the brain are dark in a T1w, so the brain is the bright piece connected to the middle of
+    the mask, within a few millimetres of it.
+    """
+    near = binary_dilation(brain, masks.ball(4.0, grid))
+    tissue = np.median(head[brain])
+    bright = near & (head > 0.35 * tissue) & (head < 2.5 * tissue)
+    kept = masks.largest_component(masks.binary_opening(bright, masks.ball(2.5, grid)))
+    return masks.largest_component(binary_closing(np.pad(kept, 3), masks.ball(6.0, grid))[3:-3, 3:-3, 3:-3])
+
+
+def _displacements(
+    template: Template,
+    linear: np.ndarray,
+    warp: np.ndarray,
+    inverse: np.ndarray,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+) -> tuple[Displacement, Displacement]:
+    """Affine and warp in one field each way: template → T1w on the template, T1w → template over the T1w."""
+    points = grid_points(template.data.shape, template.affine)
+    warped = points + warp.reshape(-1, 3)
+    forward = warped @ linear[:3, :3].T + linear[:3, 3] - points
+    coarse_shape, coarse = output_grid(shape, affine, float(voxel_sizes(template.affine).max()))
+    points_t1w = grid_points(coarse_shape, coarse)
+    back = np.linalg.inv(linear)
+    there = Displacement(inverse, template.affine)(points_t1w @ back[:3, :3].T + back[:3, 3])
+    return (
+        Displacement(forward.reshape(*template.data.shape, 3).astype(np.float32), template.affine),
+        Displacement((there - points_t1w).reshape(*coarse_shape, 3).astype(np.float32), coarse),
+    )

@@ -1,0 +1,117 @@
+"""Slice-timing correction: every slice interpolated in time to one moment of the repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.interpolate import make_interp_spline
+
+from neuroalign.errors import UserError
+
+_AXES = {"i": 0, "j": 1, "k": 2}
+_NEGLIGIBLE = 1e-6
+
+
+def slice_times(metadata: Mapping[str, Any], shape: tuple[int, ...], tr: float, name: str) -> tuple[np.ndarray, int] | None:
+    """Acquisition time of each slice, and the axis of slices.
+
+    Parameters
+    ----------
+    metadata : mapping
+        The sidecar; ``SliceTiming`` in seconds and ``SliceEncodingDirection`` (``k`` unless given; a trailing
+        ``-`` reverses the list, BIDS).
+    shape : tuple of int
+        Shape of the image.
+    tr : float
+        Repetition time, seconds.
+    name : str
+        The file, for messages.
+
+    Returns
+    -------
+    (times, axis) or None
+        `times` has one entry per index along `axis`. None if the sidecar has no times or all are equal.
+
+    Raises
+    ------
+    UserError
+        If the number of times is not the number of slices, or a time lies outside the repetition (often
+        milliseconds written for seconds).
+    """
+    listed = metadata.get("SliceTiming")
+    if listed is None or len(listed) == 0:
+        return None
+    direction = str(metadata.get("SliceEncodingDirection") or "k")
+    if direction[0] not in _AXES:
+        raise UserError(f"{name}: SliceEncodingDirection is '{direction}'; it must be one of i, j, k, i-, j-, k-.")
+    axis = _AXES[direction[0]]
+    times = np.asarray(listed, float)
+    if len(times) != shape[axis]:
+        raise UserError(
+            f"{name}: SliceTiming has {len(times)} entries, but the image has {shape[axis]} slices; mend the sidecar "
+            "or set fmri.preprocess.slice_timing to false."
+        )
+    if times.min() < 0 or times.max() >= tr + 1e-3:
+        raise UserError(
+            f"{name}: SliceTiming runs from {times.min():g} to {times.max():g}, outside the repetition time of {tr:g} s; "
+            "it must be in seconds."
+        )
+    if np.ptp(times) < _NEGLIGIBLE:
+        return None
+    return (times[::-1].copy() if direction.endswith("-") else times), axis
+
+
+def reference_time(times: np.ndarray) -> float:
+    """The moment all slices are moved to: half-way between first and last (fMRIPrep's default), seconds."""
+    return float((times.min() + times.max()) / 2)
+
+
+def correct_slice_timing(data: np.ndarray, times: np.ndarray, tr: float, axis: int, reference: float) -> np.ndarray:
+    """Move every slice in time to `reference` by cubic spline interpolation.
+
+    Parameters
+    ----------
+    data : array of shape (x, y, z, volumes)
+    times : array of shape (slices,)
+        Acquisition time of each slice within the repetition, seconds.
+    tr : float
+        Repetition time, seconds.
+    axis : int
+        Axis of slices (0, 1 or 2).
+    reference : float
+        Time within the repetition at which the series are wanted, seconds.
+
+    Returns
+    -------
+    array like `data`, float32
+
+    Notes
+    -----
+    Slice z samples its signal at t_z + i·TR; the value at reference + i·TR is read from the cubic spline through
+    the samples. Interpolation is linear in the data, so it is one sparse matrix per distinct slice time
+    (slices of a multiband group share it). At the two ends, where the wanted time lies outside the samples,
+    the end value is held.
+    """
+    moved = np.empty(data.shape, np.float32)
+    volumes = data.shape[-1]
+    if volumes < 4:
+        return data.astype(np.float32)
+    slices_first = np.moveaxis(data, axis, 0)
+    out_first = np.moveaxis(moved, axis, 0)
+    for time in np.unique(times):
+        weights = _spline_matrix(volumes, (reference - time) / tr)
+        chosen = np.flatnonzero(times == time)
+        block = slices_first[chosen].reshape(-1, volumes)
+        out_first[chosen] = (weights @ block.T).T.reshape(out_first[chosen].shape)
+    return moved
+
+
+def _spline_matrix(volumes: int, shift: float) -> sparse.csr_array:
+    """Interpolation at ``i + shift`` from samples at 0, 1, …: sparse, as spline influence decays quickly."""
+    wanted = np.clip(np.arange(volumes) + shift, 0, volumes - 1)
+    dense = make_interp_spline(np.arange(volumes), np.eye(volumes), k=3)(wanted)
+    dense[np.abs(dense) < _NEGLIGIBLE] = 0
+    return sparse.csr_array(dense.astype(np.float32))
