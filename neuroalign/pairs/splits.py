@@ -176,13 +176,13 @@ def _validation_part(
         if config.by == "run"
         else ["stimulus"]
     )
-    if config.by == "time":
+    if config.by == "time" and not by_subject:
         ladder = []
     for unit in ladder:
         sizes = _sizes(clips[rest], clips.loc[rest, unit])
         if len(sizes) >= 2 and min(sizes.values()) <= 1.5 * share * sum(sizes.values()):
             return rest & clips[unit].isin(_choose(sizes, share, rng)).to_numpy()
-        if config.by == "subject" and len(sizes) >= 2:
+        if by_subject and len(sizes) >= 2:
             return rest & (clips[unit] == sorted(sizes)[-1]).to_numpy()
     log.info("split: units are too coarse for validation, so it is a stretch of every stimulus")
     return rest & _stretch(clips, rest, share, rng)
