@@ -6,7 +6,6 @@ import logging
 
 import numpy as np
 import pandas as pd
-from matplotlib.gridspec import GridSpecFromSubplotSpec
 
 from neuroalign.errors import UserError
 from neuroalign.fmri.qc import RunQuality, read_qc
@@ -44,7 +43,9 @@ def section(results: Results) -> Section:
         # Files of runs that an earlier configuration used may still lie there.
         files = [f for f in files if f.name.removesuffix("_qc.h5") in set(wanted["run_id"])]
     if not files:
-        out.absent.append("There are no quality files (roi/<run>_qc.h5), so the quality of the BOLD is not shown.")
+        out.absent.append(
+            "There are no quality files (roi/<run>_qc.h5), so the quality of the BOLD is not shown."
+        )
         return out
     threshold = float(results.setting("fmri.clean.fd_threshold_mm", 0.5))
     runs = summarise(files, out)
@@ -61,7 +62,9 @@ def section(results: Results) -> Section:
     if maps:
         out.blocks.append(_tsnr(maps))
     else:
-        out.absent.append("Temporal SNR is not known for this source: only regional series were given, not images.")
+        out.absent.append(
+            "Temporal SNR is not known for this source: only regional series were given, not images."
+        )
     for label, file in _carpet_runs(runs).items():
         quality = read_qc(file)
         if quality.carpet is not None and quality.carpet.size:
@@ -118,10 +121,14 @@ def _sentences(runs: pd.DataFrame, threshold: float) -> list[str]:
     sentences = [text + "."]
     restless = runs[runs["mean_fd"] > threshold]
     if len(restless):
-        sentences.append(f"Mean displacement is above the censoring threshold of {threshold:g} mm in {listed(restless['run_id'])}.")
+        sentences.append(
+            f"Mean displacement is above the censoring threshold of {threshold:g} mm in {listed(restless['run_id'])}."
+        )
     if runs["tsnr"].notna().any():
         low, middle, high = runs["tsnr"].min(), runs["tsnr"].median(), runs["tsnr"].max()
-        sentences.append(f"Median temporal SNR in the brain is {number(middle, 0)} (runs: {number(low, 0)} to {number(high, 0)}).")
+        sentences.append(
+            f"Median temporal SNR in the brain is {number(middle, 0)} (runs: {number(low, 0)} to {number(high, 0)})."
+        )
     return sentences
 
 
@@ -146,7 +153,11 @@ def _carpet_runs(runs: pd.DataFrame) -> dict:
 def _motion(runs: pd.DataFrame, threshold: float) -> Picture:
     shown = runs[runs["mean_fd"].notna()]
     left_out = max(0, len(shown) - _MOST_RUNS_DRAWN)
-    shown = shown.sort_values("mean_fd", ascending=False).head(_MOST_RUNS_DRAWN).sort_values(["subject", "run_id"])
+    shown = (
+        shown.sort_values("mean_fd", ascending=False)
+        .head(_MOST_RUNS_DRAWN)
+        .sort_values(["subject", "run_id"])
+    )
     with drawing(9.2, 1.0 + 0.22 * len(shown)) as figure:
         ax = figure.subplots()
         box = ax.boxplot(
@@ -162,7 +173,9 @@ def _motion(runs: pd.DataFrame, threshold: float) -> Picture:
         )
         for patch in box["boxes"]:
             patch.set(facecolor=BLUE, alpha=0.55, edgecolor=BLUE)
-        ax.axvline(threshold, color=VERMILLION, lw=1.4, ls="--", label=f"censoring threshold {threshold:g} mm")
+        ax.axvline(
+            threshold, color=VERMILLION, lw=1.4, ls="--", label=f"censoring threshold {threshold:g} mm"
+        )
         ax.set_yticks(range(len(shown)), list(shown["run_id"]), fontsize=8)
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.set_xlim(left=0)
@@ -179,35 +192,47 @@ def _motion(runs: pd.DataFrame, threshold: float) -> Picture:
 
 
 def _tsnr(maps: dict[str, RunQuality]) -> Picture:
-    brains = [m[m > 0] for q in maps.values() for m in q.tsnr.values()]
-    top = float(np.nanpercentile(np.concatenate([b.ravel() for b in brains]), 98)) if brains else 1.0
-    columns = min(2, len(maps))
+    mosaics = {subject: _mosaic(quality) for subject, quality in maps.items()}
+    inside = np.concatenate([m[m > 0] for m in mosaics.values()])
+    top = float(np.percentile(inside, 98)) if len(inside) else 1.0
+    columns = 1 if len(maps) == 1 else 2
     rows = -(-len(maps) // columns)
-    with drawing(9.2, 0.5 + 1.9 * rows if columns > 1 else 3.2) as figure:
-        grid = figure.add_gridspec(rows, columns)
-        axes = []
-        for k, (subject, quality) in enumerate(maps.items()):
-            inner = GridSpecFromSubplotSpec(1, len(_PLANES), grid[k // columns, k % columns], wspace=0.02)
-            for p, plane in enumerate(_PLANES):
-                ax = figure.add_subplot(inner[p])
-                ax.set_axis_off()
-                if plane not in quality.tsnr:
-                    continue
-                image = np.asarray(quality.tsnr[plane], float)
-                shown = np.ma.masked_less_equal(np.nan_to_num(image), 0).T
-                mesh = ax.imshow(shown, origin="lower", cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
-                axes.append(ax)
-                if p == 0:
-                    ax.set_title(f"sub-{subject} · median {number(quality.tsnr_median, 0)}", fontsize=9)
-        figure.colorbar(mesh, ax=axes, shrink=0.75, label="temporal SNR", pad=0.01)
+    with drawing(9.2, 0.3 + (1.9 if columns == 2 else 3.4) * rows) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for ax in axes.flat:
+            ax.set_axis_off()
+        for ax, (subject, mosaic) in zip(axes.flat, mosaics.items(), strict=False):
+            shown = np.ma.masked_less_equal(mosaic, 0)
+            mesh = ax.imshow(shown, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
+            ax.set_title(f"sub-{subject} · median {number(maps[subject].tsnr_median, 0)}", fontsize=9.5)
+        figure.colorbar(mesh, ax=axes, shrink=0.8, label="temporal SNR", pad=0.02, aspect=30)
         told = listed((f"sub-{s} median {number(q.tsnr_median, 0)}" for s, q in maps.items()), 8)
         return picture(
             figure,
             f"Maps of temporal SNR in three planes: {told}.",
-            "Temporal SNR (mean over standard deviation in time) through the middle of the brain; of each subject the run of "
-            "median quality.",
+            "Temporal SNR (mean over standard deviation in time) through the middle of the brain: axial, coronal, sagittal; of "
+            "each subject the run of median quality.",
             raster=True,
         )
+
+
+def _mosaic(quality: RunQuality) -> np.ndarray:
+    """The three planes side by side, upright, cropped to the brain; zero outside."""
+    tiles = []
+    for plane in _PLANES:
+        if plane not in quality.tsnr:
+            continue
+        image = np.nan_to_num(np.asarray(quality.tsnr[plane], float)).T[::-1]
+        rows, columns = np.flatnonzero((image > 0).any(1)), np.flatnonzero((image > 0).any(0))
+        if len(rows):
+            tiles.append(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    height = max((len(t) for t in tiles), default=1)
+    gap = max(1, height // 12)
+    padded = []
+    for tile in tiles:
+        above = (height - len(tile)) // 2
+        padded.append(np.pad(tile, ((above, height - len(tile) - above), (0, gap))))
+    return np.hstack(padded)[:, :-gap] if padded else np.zeros((1, 1))
 
 
 def _carpet(label: str, quality: RunQuality, threshold: float) -> Picture:
@@ -215,7 +240,11 @@ def _carpet(label: str, quality: RunQuality, threshold: float) -> Picture:
     times = np.asarray(quality.times, float) / 60
     has_fd = quality.fd is not None and np.isfinite(quality.fd).any()
     with drawing(9.2, 3.0 if has_fd else 2.3) as figure:
-        axes = figure.subplots(2, 1, sharex=True, squeeze=False, height_ratios=[1, 3])[:, 0] if has_fd else [None, figure.subplots()]
+        axes = (
+            figure.subplots(2, 1, sharex=True, squeeze=False, height_ratios=[1, 3])[:, 0]
+            if has_fd
+            else [None, figure.subplots()]
+        )
         edge = (times[0], times[-1]) if len(times) > 1 else (0, 1)
         if has_fd:
             axes[0].plot(times, quality.fd, color=INK, lw=0.9)
@@ -225,10 +254,25 @@ def _carpet(label: str, quality: RunQuality, threshold: float) -> Picture:
         ax = axes[1]
         limit = float(np.nanpercentile(np.abs(carpet), 96)) or 1.0
         extent = (*edge, carpet.shape[0], 0)
-        ax.imshow(carpet, aspect="auto", cmap="gray", vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
+        ax.imshow(
+            carpet,
+            aspect="auto",
+            cmap="gray",
+            vmin=-limit,
+            vmax=limit,
+            extent=extent,
+            interpolation="nearest",
+        )
         dropped = np.flatnonzero(~np.asarray(quality.keep, bool))
         if len(dropped) and len(times) > 1:
-            ax.plot(times[dropped], np.full(len(dropped), -0.02 * carpet.shape[0]), "|", color=VERMILLION, ms=6, clip_on=False)
+            ax.plot(
+                times[dropped],
+                np.full(len(dropped), -0.02 * carpet.shape[0]),
+                "|",
+                color=VERMILLION,
+                ms=6,
+                clip_on=False,
+            )
         ax.set_yticks([])
         ax.set_ylabel("voxels" if quality.tsnr else "regions")
         ax.set_xlabel("minutes")
@@ -256,7 +300,14 @@ def _shrink(carpet: np.ndarray) -> np.ndarray:
 
 def _runs_table(runs: pd.DataFrame):
     rows = [
-        [r["run_id"], str(r["volumes"]), percent(r["kept"]), number(r["mean_fd"]), number(r["max_fd"]), number(r["tsnr"], 0)]
+        [
+            r["run_id"],
+            str(r["volumes"]),
+            percent(r["kept"]),
+            number(r["mean_fd"]),
+            number(r["max_fd"]),
+            number(r["tsnr"], 0),
+        ]
         for r in runs.sort_values("run_id").to_dict("records")
     ]
     return table(

@@ -33,7 +33,11 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build_report(
-    output_dir: str | Path, destination: str | Path, config: Mapping[str, Any], *, truth_dir: str | Path | None = None
+    output_dir: str | Path,
+    destination: str | Path,
+    config: Mapping[str, Any],
+    *,
+    truth_dir: str | Path | None = None,
 ) -> None:
     """Write the report of a workflow's results as one self-contained HTML file.
 

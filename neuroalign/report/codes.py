@@ -51,7 +51,9 @@ def section(results: Results, pictures: ClipPictures) -> Section:
     if strips:
         out.blocks.append(strips)
     else:
-        out.absent.append("Which clips take which code was not recorded, so no clips are shown for the codes.")
+        out.absent.append(
+            "Which clips take which code was not recorded, so no clips are shown for the codes."
+        )
     return out
 
 
@@ -67,7 +69,9 @@ def _usage_sentence(usage: pd.DataFrame, size: int) -> str:
     parts = []
     if "perplexity" in final:
         of = f" of {size} codes" if size else ""
-        parts.append(f"the books' perplexity is {number(final['perplexity'].min(), 1)} to {number(final['perplexity'].max(), 1)}{of}")
+        parts.append(
+            f"the books' perplexity is {number(final['perplexity'].min(), 1)} to {number(final['perplexity'].max(), 1)}{of}"
+        )
     if "used_share" in final:
         parts.append(f"{percent(final['used_share'].mean(), 0)} of the codes are used")
     if "same_code_share" in final:
@@ -90,7 +94,9 @@ def _curves(usage: pd.DataFrame, size: int) -> Picture:
                     part = usage[(usage["level"] == level) & (usage["depth"] == depth)]
                     mean = part.groupby("epoch")[measure].mean()
                     style = ("-", "--", ":", "-.")[j % 4]
-                    ax.plot(mean.index, mean, style, color=CYCLE[k % len(CYCLE)], label=f"{level}, depth {depth}")
+                    ax.plot(
+                        mean.index, mean, style, color=CYCLE[k % len(CYCLE)], label=f"{level}, depth {depth}"
+                    )
             ax.set_title(_MEASURES[measure])
             ax.set_xlabel("epoch", color=MUTED)
             if "share" in measure:
@@ -111,7 +117,11 @@ def _table(usage: pd.DataFrame):
     final = last_epoch(usage)
     measures = [m for m in _MEASURES if m in final]
     rows = [
-        [r["level"], str(r["depth"]), *(number(r[m], 1) if m == "perplexity" else percent(r[m]) for m in measures)]
+        [
+            r["level"],
+            str(r["depth"]),
+            *(number(r[m], 1) if m == "perplexity" else percent(r[m]) for m in measures),
+        ]
         for r in final.to_dict("records")
     ]
     return table("Codes at the last epoch", ["level", "depth", *(_MEASURES[m] for m in measures)], rows)
@@ -120,7 +130,9 @@ def _table(usage: pd.DataFrame):
 def _shares(counts: pd.DataFrame) -> pd.DataFrame:
     """Share of each modality's first-depth tokens per code: columns level, code, then the modalities."""
     first = counts[counts["depth"] == counts["depth"].min()]
-    wide = first.pivot_table(index=["level", "code"], columns="modality", values="count", aggfunc="sum", fill_value=0, sort=False)
+    wide = first.pivot_table(
+        index=["level", "code"], columns="modality", values="count", aggfunc="sum", fill_value=0, sort=False
+    )
     return (wide / wide.groupby("level").transform("sum").clip(lower=1)).reset_index()
 
 
@@ -146,7 +158,14 @@ def _by_modality(counts: pd.DataFrame) -> Picture:
             part = shares[shares["level"] == level]
             part = part.loc[part[modalities].sum(axis=1).sort_values(ascending=False, kind="stable").index]
             for k, (modality, sign) in enumerate(zip(modalities, (1, -1, 1), strict=False)):
-                ax.bar(range(len(part)), sign * part[modality], width=1.0, color=CYCLE[k], label=modality, alpha=0.85)
+                ax.bar(
+                    range(len(part)),
+                    sign * part[modality],
+                    width=1.0,
+                    color=CYCLE[k],
+                    label=modality,
+                    alpha=0.85,
+                )
             ax.axhline(0, color=MUTED, lw=0.7)
             ax.set_title(level)
             ax.set_xlabel("codes, most used first", color=MUTED)
@@ -174,11 +193,20 @@ def _examples(results: Results, pictures: ClipPictures, counts: pd.DataFrame) ->
         book = counts[(counts["level"] == level) & (counts["depth"] == counts["depth"].min())]
         totals = book.groupby("code")["count"].sum().sort_values(ascending=False, kind="stable")
         for code in [c for c in totals.index if (part["code"] == c).any()][:_STRIPS_PER_LEVEL]:
-            mine = part[part["code"] == code].groupby("clip_id")["count"].sum().sort_values(ascending=False, kind="stable")
+            mine = (
+                part[part["code"] == code]
+                .groupby("clip_id")["count"]
+                .sum()
+                .sort_values(ascending=False, kind="stable")
+            )
             chosen.append((level, code, int(totals[code]), list(mine.index[:_CLIPS_PER_CODE])))
     pictures.load(c for *_, clips in chosen for c in clips)
     strips = [
         Strip(f"{level} · code {code} · {plural(total, 'token')}", [pictures.clip(c) for c in clips])
         for level, code, total, clips in chosen
     ]
-    return Strips("The clips that take the most frequent codes of each level most often.", strips) if strips else None
+    return (
+        Strips("The clips that take the most frequent codes of each level most often.", strips)
+        if strips
+        else None
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from neuroalign.report.plots import differences, intervals, metric_table
-from neuroalign.report.results import Results, above_chance, headline_rows, over_seeds, pick
-from neuroalign.report.retrieval import MODEL, PRIMARY
+from neuroalign.report.results import Results, headline_rows, pick
+from neuroalign.report.retrieval import MODEL, PRIMARY, gallery_name
 from neuroalign.report.style import (
     DIRECTIONS,
     MODEL_NAMES,
@@ -16,50 +16,53 @@ from neuroalign.report.style import (
     model_name,
     p_value,
     percent,
-    plural,
     subject_name,
     table,
 )
 
 CONTROL_NAMES = {
-    "shift": "brain series shifted in time",
     "shifted": "brain series shifted in time",
-    "shuffle": "shuffled pairing",
     "shuffled": "shuffled pairing",
-    "clip_time": "only the time of the clip",
     "time_only": "only the time of the clip",
-    "luminance": "only luminance",
+    "shuffled_training": "trained on shuffled pairs",
     "low_level": "only luminance, contrast and motion",
-    "motion_energy": "only motion energy",
 }
-# Controls made of the stimulus' low-level content may beat chance; they must not beat the model.
-_CONTENT = ("luminance", "low_level", "motion_energy", "motion", "contrast")
+CEILING_NAMES = {
+    "repeat_to_repeat": "a repeat, by the first showing",
+    "subject_to_group": "one person, by the others' mean",
+}
 _SHOWN = ("top1", "top5")
 
 
 def section(results: Results) -> Section:
     """Controls that must sit at chance, and those that must not win."""
     out = Section("controls", "Controls")
-    controls = _named(results.table("evaluation/controls.tsv"), "control")
+    controls = results.table("evaluation/controls.tsv")
     if controls is None:
         out.absent.append("There are no controls (evaluation/controls.tsv).")
         return out
-    rows = headline_rows(over_seeds(controls), subject="all")
-    rows = rows if len(rows) else headline_rows(over_seeds(controls))
+    rows = headline_rows(controls, subject="all")
     ours = headline_rows(results.metrics, model=MODEL, subject="all").assign(control=MODEL)
-    out.reading.extend(control_sentences(rows, ours))
+    out.reading.extend(control_sentences(controls))
     everything = pd.concat([ours, rows], ignore_index=True) if len(ours) else rows
     shown = everything[everything["metric"].isin(_SHOWN)]
     names = {c: control_name(c) for c in dict.fromkeys(shown["control"])}
     out.blocks.append(
-        intervals(shown, "control", names, "Controls beside the fused model, all subjects pooled. Black ticks are chance.")
+        intervals(
+            shown,
+            "control",
+            names,
+            "Controls beside the fused model, all subjects pooled; black ticks are chance. The intervals of a control hold for "
+            "all its subjects and directions together, so they are wide.",
+        )
     )
-    every = over_seeds(controls)
     leading = {
-        "control": [control_name(c) for c in every["control"]],
-        "subject": [subject_name(s) for s in every["subject"]],
+        "control": [control_name(c) for c in controls["control"]],
+        "subject": [subject_name(s) for s in controls["subject"]],
+        "expected": [e.replace("_", " ") for e in controls["expected"]],
+        "held": [{"True": "yes", "False": "no"}.get(p, "–") for p in controls["passed"]],
     }
-    out.blocks.append(metric_table(every.reset_index(drop=True), leading, "Every control"))
+    out.blocks.append(metric_table(controls, leading, "Every control"))
     return out
 
 
@@ -68,34 +71,42 @@ def control_name(control: str) -> str:
     return CONTROL_NAMES.get(control, model_name(control))
 
 
-def control_sentences(rows: pd.DataFrame, ours: pd.DataFrame) -> list[str]:
-    """Which controls are at chance, which are not, and whether low-level content wins."""
-    primary = rows[rows["metric"] == PRIMARY]
-    strict = [r for r in primary.to_dict("records") if not _content(r["control"])]
-    off = sorted({control_name(r["control"]) for r in strict if above_chance(r)})
-    on = sorted({control_name(r["control"]) for r in strict} - set(off))
+def control_sentences(controls: pd.DataFrame) -> list[str]:
+    """Which controls held what the evaluator expects of them, by top-1, and which did not and where.
+
+    Parameters
+    ----------
+    controls : DataFrame
+        Rows of ``controls.tsv``; `passed` is text (``True``, ``False`` or empty where nothing can be said).
+    """
+    primary = controls[controls["metric"] == PRIMARY]
+    failed = primary[primary["passed"] == "False"]
     sentences = []
-    if off:
-        sentences.append(
-            f"Warning: {listed(off)} lie above chance where they must not; look for leakage before believing the headline."
+    for control, part in failed[failed["expected"] == "chance"].groupby("control", sort=False):
+        where = listed(
+            f"{subject_name(s)} ({DIRECTIONS[d]})"
+            for s, d in zip(part["subject"], part["direction"], strict=True)
         )
-    if on:
-        sentences.append(f"At chance, as they must be: {listed(on)}.")
-    best = {r["direction"]: r["value"] for r in ours[ours["metric"] == PRIMARY].to_dict("records")}
-    content = [r for r in primary.to_dict("records") if _content(r["control"])]
-    if content and best:
-        winners = sorted({control_name(r["control"]) for r in content if r["value"] >= best.get(r["direction"], 1)})
-        names = sorted({control_name(r["control"]) for r in content})
         sentences.append(
-            f"Low-level content wins: {listed(winners)} do as well as the model or better in at least one direction."
-            if winners
-            else f"Below the fused model in every direction: {listed(names)}."
+            f"Warning: {control_name(control)} lies above chance in {where}; look for leakage before believing the headline."
         )
-    return sentences or ["No control was scored with top-1."]
-
-
-def _content(control: str) -> bool:
-    return any(part in control for part in _CONTENT)
+    for control, part in failed[failed["expected"] == "below_model"].groupby("control", sort=False):
+        where = listed(
+            f"{subject_name(s)} ({DIRECTIONS[d]})"
+            for s, d in zip(part["subject"], part["direction"], strict=True)
+        )
+        sentences.append(
+            f"Low-level content does as well as the model: {control_name(control)} is not below it in {where}."
+        )
+    for expected, told in (
+        ("chance", "At chance, as they must be"),
+        ("below_model", "Below the fused model, as it must be"),
+    ):
+        held = primary[(primary["expected"] == expected) & (primary["passed"] == "True")]
+        names = [c for c in dict.fromkeys(held["control"]) if c not in set(failed["control"])]
+        if names:
+            sentences.append(f"{told}: {listed(control_name(c) for c in names)}.")
+    return sentences or ["The controls are too few to say anything about top-1."]
 
 
 def baselines(results: Results) -> Section:
@@ -107,17 +118,31 @@ def baselines(results: Results) -> Section:
     if not others:
         out.absent.append("No baseline was evaluated.")
         return out
-    mean = rows[rows["metric"] == PRIMARY].groupby("model")["value"].mean().sort_values(ascending=False, kind="stable")
+    mean = (
+        rows[rows["metric"] == PRIMARY]
+        .groupby("model")["value"]
+        .mean()
+        .sort_values(ascending=False, kind="stable")
+    )
     names = {m: model_name(m) for m in mean.index}
     out.reading.append(ranking_sentence(mean))
     shown = rows[rows["metric"].isin(_SHOWN)]
     out.blocks.append(
-        intervals(shown, "model", names, "All methods on the same pairs, split and scoring code, best first; full gallery, all subjects pooled.")
+        intervals(
+            shown,
+            "model",
+            names,
+            "All methods on the same pairs, split and scoring code, best first; full gallery, all subjects pooled.",
+        )
     )
     ordered = rows[rows["model"].isin(names)]
-    ordered = ordered.assign(order=ordered["model"].map({m: i for i, m in enumerate(names)})).sort_values("order", kind="stable")
+    ordered = ordered.assign(order=ordered["model"].map({m: i for i, m in enumerate(names)})).sort_values(
+        "order", kind="stable"
+    )
     leading = {"model": [names[m] for m in ordered["model"]]}
-    out.blocks.append(metric_table(ordered.reset_index(drop=True), leading, "Every method, full gallery, all subjects"))
+    out.blocks.append(
+        metric_table(ordered.reset_index(drop=True), leading, "Every method, full gallery, all subjects")
+    )
     _add_differences(out, results)
     return out
 
@@ -146,8 +171,7 @@ def _add_differences(out: Section, results: Results) -> None:
     if comparisons is None:
         out.absent.append("There are no paired differences (evaluation/comparisons.tsv).")
         return
-    comparisons = over_seeds(comparisons)
-    rows = headline_rows(_oriented(comparisons), metric=PRIMARY, subject="all")
+    rows = headline_rows(pick(comparisons, model_a=MODEL, metric=PRIMARY, subject="all"))
     if len(rows):
         names = list(dict.fromkeys(rows["model_b"]))
         out.reading.append(difference_sentence(rows))
@@ -162,31 +186,20 @@ def _add_differences(out: Section, results: Results) -> None:
     lines = []
     for r in comparisons.to_dict("records"):
         scale, unit = (100, " points") if str(r["metric"]).startswith("top") else (1, "")
-        values = [f"{scale * r[c]:+.3g}{unit}" if pd.notna(r[c]) else "–" for c in ("difference", "ci_low", "ci_high")]
-        gallery = "full" if r.get("gallery") == "full" else f"{r.get('gallery_size', float('nan')):.0f}-way"
+        values = [
+            f"{scale * r[c]:+.3g}{unit}" if pd.notna(r[c]) else "–"
+            for c in ("difference", "ci_low", "ci_high")
+        ]
+        apart = f", {r['exclude_s']:g} s out" if r["exclude_s"] else ""
         lines.append(
             [
                 *(model_name(r["model_a"]), model_name(r["model_b"]), subject_name(r["subject"])),
-                *(DIRECTIONS.get(r["direction"], r["direction"]), gallery, metric_name(r["metric"])),
+                *(DIRECTIONS[r["direction"]], gallery_name(r) + apart, metric_name(r["metric"])),
                 *(values[0], f"{values[1]} to {values[2]}", p_value(r.get("p_value"))),
             ]
         )
     columns = ["model", "minus", "subject", "direction", "gallery", "metric", "difference", "interval", "p"]
     out.blocks.append(table("Paired differences", columns, lines, text=6))
-
-
-def _oriented(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Comparisons with the fused model as ``model_a``; those without it are left out."""
-    own = comparisons[comparisons["model_a"] == MODEL]
-    turned = comparisons[comparisons["model_b"] == MODEL]
-    turned = turned.assign(
-        model_a=turned["model_b"],
-        model_b=turned["model_a"],
-        difference=-turned["difference"],
-        ci_low=-turned["ci_high"],
-        ci_high=-turned["ci_low"],
-    )
-    return pd.concat([own, turned], ignore_index=True)
 
 
 def difference_sentence(rows: pd.DataFrame) -> str:
@@ -205,36 +218,47 @@ def difference_sentence(rows: pd.DataFrame) -> str:
 def ceilings(results: Results) -> Section:
     """What the brain itself allows: repeat to repeat, and one subject against the group."""
     out = Section("ceilings", "Ceilings")
-    rows = _named(results.table("evaluation/ceilings.tsv"), "ceiling")
-    if rows is None:
-        out.absent.append("There are no ceilings (evaluation/ceilings.tsv): these data may hold no repeats and no shared clips.")
-        return out
-    rows = over_seeds(rows)
-    lines, parts = [], []
-    for r in rows.to_dict("records"):
-        name = str(r["ceiling"]).replace("_", " ")
-        share = str(r["metric"]).startswith("top")
-        show = percent if share else (lambda v: "–" if v is None or pd.isna(v) else f"{v:.3g}")
-        lines.append(
-            [
-                *(name, subject_name(r["subject"]), metric_name(r["metric"])),
-                *(show(r["value"]), f"{show(r.get('ci_low'))} to {show(r.get('ci_high'))}", show(r.get("chance"))),
-                *(f"{r[c]:,.0f}" if pd.notna(r.get(c)) else "–" for c in ("n_queries", "gallery_size")),
-            ]
+    table_rows = results.table("evaluation/ceilings.tsv")
+    if table_rows is None:
+        out.absent.append(
+            "There are no ceilings (evaluation/ceilings.tsv): they need clips shown twice to a person, or clips seen by several "
+            "people in the same regions."
         )
-        if r["subject"] == "all" and r["metric"] == PRIMARY:
-            parts.append(f"{name} {percent(r['value'])} (chance {percent(r.get('chance'))})")
-    kinds = plural(rows["ceiling"].nunique(), "ceiling")
-    out.reading.append(
-        f"Identifying clips from the brain itself, top-1: {listed(dict.fromkeys(parts))}." if parts else f"{kinds} measured from the brain itself."
-    )
-    columns = ["ceiling", "subject", "metric", "value", "interval", "chance", "queries", "candidates"]
-    out.blocks.append(table("What the brain itself allows", columns, lines, text=3, opened=True))
+        return out
+    rows = headline_rows(table_rows)
+    pool = rows[rows["subject"] == "all"]
+    out.reading.append(ceiling_sentence(pool))
+    ours = headline_rows(results.metrics, model=MODEL, subject="all").assign(ceiling=MODEL)
+    everything = pd.concat([pool, ours], ignore_index=True) if len(ours) else pool
+    shown = everything[everything["metric"].isin(_SHOWN)]
+    names = {c: CEILING_NAMES.get(c, model_name(c)) for c in dict.fromkeys(shown["ceiling"])}
+    if names:
+        out.blocks.append(
+            intervals(
+                shown,
+                "ceiling",
+                names,
+                "Clips identified from the brain itself, without any model of the video, beside the fused model. Galleries may "
+                "differ in size; black ticks are the chance of each.",
+            )
+        )
+    leading = {
+        "ceiling": [CEILING_NAMES.get(c, model_name(c)) for c in rows["ceiling"]],
+        "subject": [subject_name(s) for s in rows["subject"]],
+    }
+    out.blocks.append(metric_table(rows, leading, "Every ceiling, full gallery"))
     return out
 
 
-def _named(rows: pd.DataFrame | None, column: str) -> pd.DataFrame | None:
-    """The table with its naming column called `column` (the evaluator may call it ``model``)."""
-    if rows is None or column in rows:
-        return rows
-    return rows.rename(columns={"model": column}) if "model" in rows else None
+def ceiling_sentence(pool: pd.DataFrame) -> str:
+    """What the brain itself allows in top-1, averaged over directions."""
+    primary = pool[pool["metric"] == PRIMARY].groupby("ceiling", sort=False)[["value", "chance"]].mean()
+    parts = [
+        f"{CEILING_NAMES.get(c, c)}: {percent(r['value'])} (chance {percent(r['chance'])})"
+        for c, r in primary.iterrows()
+    ]
+    if not parts:
+        return "The brain's own ceilings were not scored with top-1."
+    return (
+        f"From the brain itself a clip is identified (top-1, both directions averaged) as {'; '.join(parts)}."
+    )

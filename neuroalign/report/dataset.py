@@ -6,7 +6,17 @@ import pandas as pd
 from matplotlib.patches import Patch
 
 from neuroalign.report.results import Results
-from neuroalign.report.style import MUTED, SPLIT_COLOURS, Picture, Section, drawing, listed, picture, plural, table
+from neuroalign.report.style import (
+    MUTED,
+    SPLIT_COLOURS,
+    Picture,
+    Section,
+    drawing,
+    listed,
+    picture,
+    plural,
+    table,
+)
 
 # Rows of the time line; more would not be read.
 _MOST_ROWS = 36
@@ -17,7 +27,11 @@ def section(results: Results) -> Section:
     out = Section("dataset", "What went in")
     clips, runs = results.table("pairs/clips.tsv"), results.table("index/runs.tsv")
     presentations = results.table("index/presentations.tsv")
-    for name, found in (("index/runs.tsv", runs), ("index/presentations.tsv", presentations), ("pairs/clips.tsv", clips)):
+    for name, found in (
+        ("index/runs.tsv", runs),
+        ("index/presentations.tsv", presentations),
+        ("pairs/clips.tsv", clips),
+    ):
         if found is None:
             out.absent.append(f"The table {name} is not there, so what it holds is not shown.")
     if clips is not None:
@@ -27,28 +41,34 @@ def section(results: Results) -> Section:
     rows = _per_subject(clips, runs, presentations)
     if rows:
         columns = ["subject", "sessions", "runs", "minutes shown", "train", "validation", "test", "guard"]
-        out.blocks.append(table("Per subject: runs, minutes of stimulus and clips in each part of the split", columns, rows))
+        out.blocks.append(
+            table("Per subject: runs, minutes of stimulus and clips in each part of the split", columns, rows)
+        )
     return out
 
 
 def split_columns(clips: pd.DataFrame) -> list[str]:
     """The columns that hold a split: one per fold, or ``split`` alone."""
-    folds = sorted(
-        (c for c in clips.columns if c.startswith("split_")), key=lambda c: (len(c), c)
-    )
+    folds = sorted((c for c in clips.columns if c.startswith("split_")), key=lambda c: (len(c), c))
     return folds or ["split"]
 
 
 def _counts(clips: pd.DataFrame, runs: pd.DataFrame | None) -> str:
     people = clips["subject"].nunique()
     shown = clips["clip_id"].nunique()
-    n_runs = len(runs) if runs is not None else len(clips.drop_duplicates(["subject", "session", "task", "run"]))
+    n_runs = (
+        len(runs) if runs is not None else len(clips.drop_duplicates(["subject", "session", "task", "run"]))
+    )
     text = (
-        f"{plural(people, 'subject')}, {plural(n_runs, 'run')}, {plural(clips['stimulus'].nunique(), 'stimulus').replace('stimuluss', 'stimuli')}: "
+        f"{plural(people, 'subject')}, {plural(n_runs, 'run')}, {plural(clips['stimulus'].nunique(), 'stimulus', 'stimuli')}: "
         f"{plural(len(clips), 'presentation')} of {plural(shown, 'different clip')}"
     )
     repeated = int(clips.duplicated(["subject", "clip_id"]).sum())
-    return f"{text}, {repeated:,} of them repeats of a clip to the same person." if repeated else f"{text}; none is repeated to the same person."
+    return (
+        f"{text}, {repeated:,} of them repeats of a clip to the same person."
+        if repeated
+        else f"{text}; none is repeated to the same person."
+    )
 
 
 def _split_sentence(results: Results, clips: pd.DataFrame) -> str:
@@ -75,16 +95,21 @@ def _split_sentence(results: Results, clips: pd.DataFrame) -> str:
 
 def _layouts(clips: pd.DataFrame, columns: list[str]) -> list[tuple[str, pd.DataFrame]]:
     """Runs that look alike are drawn once: label and clips of each different run layout."""
-    layouts: dict[tuple, tuple[list[str], list[str], pd.DataFrame]] = {}
-    for (subject, session, task, run), part in clips.groupby(["subject", "session", "task", "run"], sort=True):
+    layouts: dict[tuple, tuple[list[str], str, pd.DataFrame]] = {}
+    for (subject, session, task, run), part in clips.groupby(
+        ["subject", "session", "task", "run"], sort=True
+    ):
         part = part.sort_values("onset_s")
         name = " ".join(f"{k}-{v}" for k, v in (("ses", session), ("task", task), ("run", run)) if v)
         signature = (name, *zip(part["onset_s"].round(2), *(part[c] for c in columns), strict=True))
-        subjects, names, _ = layouts.setdefault(signature, ([], [name], part))
+        subjects, _, _ = layouts.setdefault(signature, ([], name, part))
         subjects.append(subject)
     everyone = clips["subject"].nunique()
     return [
-        (f"{'all subjects' if len(s) == everyone > 2 else 'sub-' + listed(s, 4)} · {n[0] or 'only run'}", part)
+        (
+            f"{'all subjects' if len(s) == everyone > 2 else 'sub-' + listed(s, 4)} · {n or 'only run'}",
+            part,
+        )
         for s, n, part in layouts.values()
     ]
 
@@ -101,7 +126,9 @@ def _time_line(clips: pd.DataFrame) -> Picture:
             bars = list(zip(part["onset_s"] / 60, part["duration_s"] / 60, strict=True))
             for k, column in enumerate(columns):
                 colours = [SPLIT_COLOURS.get(s, MUTED) for s in part[column]]
-                ax.broken_barh(bars, (y - 0.36 + k * lane, lane * 0.94), facecolors=colours, edgecolor="white", lw=0.25)
+                ax.broken_barh(
+                    bars, (y - 0.36 + k * lane, lane * 0.94), facecolors=colours, edgecolor="white", lw=0.25
+                )
         ax.set_yticks(range(len(layouts)), [label for label, _ in layouts], fontsize=8)
         ax.set_ylim(len(layouts) - 0.4, -0.6)
         ax.set_xlabel("minutes into the run")
@@ -135,7 +162,9 @@ def _per_subject(clips, runs, presentations) -> list[list[str]]:
         minutes = "–" if mine["shown"] is None else f"{mine['shown']['duration'].sum() / 60:.1f}"
         columns = split_columns(clips) if clips is not None else []
         parts = [
-            "–" if mine["clips"] is None else " / ".join(str(int((mine["clips"][c] == s).sum())) for c in columns)
+            "–"
+            if mine["clips"] is None
+            else " / ".join(str(int((mine["clips"][c] == s).sum())) for c in columns)
             for s in SPLIT_COLOURS
         ]
         n_runs = len(who.drop_duplicates(["session", "task", "run"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -28,7 +30,9 @@ def section(results: Results) -> Section:
     method = results.setting("hrf.method", "adaptive")
     learned = results.branch_tables("ntcl/delays.tsv")
     if method != "adaptive":
-        out.absent.append(f"No delay is learned: hrf.method is '{method}', so brain and video already share a clock.")
+        out.absent.append(
+            f"No delay is learned: hrf.method is '{method}', so brain and video already share a clock."
+        )
         return out
     if learned is None:
         out.absent.append("There is no table of learned delays (models/<branch>/ntcl/delays.tsv).")
@@ -46,9 +50,22 @@ def section(results: Results) -> Section:
     for row in learned.to_dict("records"):
         true = _of(truth, row["subject"], row["level"])
         error = row["mean"] - true
-        rows.append([subject_name(row["subject"]), row["level"], *(number(v) for v in (row["mean"], row["std"], true, error))])
+        rows.append(
+            [
+                subject_name(row["subject"]),
+                row["level"],
+                *(number(v) for v in (row["mean"], row["std"], true, error)),
+            ]
+        )
     columns = ["subject", "level", "learned (s)", "SD over branches", "true (s)", "error (s)"]
-    out.blocks.append(table(f"Delays in seconds (mean over {plural(len(results.branches), 'trained branch').replace('branchs', 'branches')})", columns, rows, text=2))
+    out.blocks.append(
+        table(
+            f"Delays in seconds (mean over {plural(len(results.branches), 'trained branch', 'trained branches')})",
+            columns,
+            rows,
+            text=2,
+        )
+    )
     return out
 
 
@@ -73,11 +90,12 @@ def order_sentence(learned: pd.DataFrame, truth: pd.DataFrame | None, levels: li
     if truth is not None:
         true = [_of(truth, "all", level) for level in levels]
         right = np.array_equal(np.argsort(values), np.argsort(true))
-        return (
-            f"Learned delays of the group: {told}. "
-            + ("They stand in the true order of the levels." if right else "They do not stand in the true order of the levels.")
+        return f"Learned delays of the group: {told}. " + (
+            "They stand in the true order of the levels."
+            if right
+            else "They do not stand in the true order of the levels."
         )
-    rising = all(a < b for a, b in zip(values, values[1:], strict=False))
+    rising = all(a < b for a, b in itertools.pairwise(values))
     return f"Learned delays of the group: {told}. " + (
         "They rise along the hierarchy." if rising else "They do not rise along the hierarchy."
     )
@@ -121,7 +139,10 @@ def _figure(learned: pd.DataFrame, truth: pd.DataFrame | None, levels: list[str]
             group, true = _of(learned, "all", level, "mean"), _of(truth, "all", level)
             ax.plot([group, group], [y - 0.36, y + 0.36], color=BLUE, lw=3, solid_capstyle="round")
             ax.plot([true, true], [y - 0.36, y + 0.36], color=VERMILLION, lw=2, ls=(0, (2, 1.2)))
-            told.append(f"{level} learned {number(group)} s" + (f", true {number(true)} s" if truth is not None else ""))
+            told.append(
+                f"{level} learned {number(group)} s"
+                + (f", true {number(true)} s" if truth is not None else "")
+            )
         ax.plot([], [], color=BLUE, lw=3, label="learned, group")
         if people:
             ax.plot([], [], "o", color=BLUE, ms=4, label="learned, a subject")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from neuroalign.report.results import Results, pick
+from neuroalign.report.results import Results, headline_rows, pick
 from neuroalign.report.retrieval import MODEL
-from neuroalign.report.style import DIRECTIONS, Section, Strip, Strips, listed, plural, subject_name
+from neuroalign.report.style import DIRECTIONS, Section, Strip, Strips, plural, subject_name
 from neuroalign.report.thumbnails import ClipPictures
 
-_TOP = [f"top{k}" for k in range(1, 6)]
+_TOP = [f"top_{k}" for k in range(1, 6)]
 # Good, middling and bad queries by their place among the subject's queries ordered by rank.
 _PLACES = (("good", 0.1), ("median", 0.5), ("bad", 0.9))
 
@@ -25,7 +25,11 @@ def section(results: Results, pictures: ClipPictures) -> Section:
     if rankings.empty:
         out.absent.append("There are no rankings (evaluation/rankings.tsv), so no examples are shown.")
         return out
-    chosen = {d: choose(rankings[rankings["direction"] == d], count) for d in DIRECTIONS}
+    # Half of the examples for each direction, the odd one for the first; other people come first in the second.
+    shares = {"fmri_to_video": (count + 1) // 2, "video_to_fmri": count // 2}
+    chosen = {
+        d: choose(rankings[rankings["direction"] == d], n, k) for k, (d, n) in enumerate(shares.items())
+    }
     clips = [c for part in chosen.values() for column in ("clip_id", *_TOP) for c in part.get(column, [])]
     pictures.load(clips)
     out.reading.append(
@@ -35,9 +39,11 @@ def section(results: Results, pictures: ClipPictures) -> Section:
     for direction, part in chosen.items():
         if len(part):
             out.reading.append(_reading(direction, part))
-            out.blocks.append(_strips(direction, part, pictures))
+            out.blocks.append(_strips(direction, part, pictures, _sizes(results, direction)))
     if not pictures.any_video:
-        out.absent.append("No video came with these stimuli, so clips are shown as tiles with their time in the stimulus.")
+        out.absent.append(
+            "No video came with these stimuli, so clips are shown as tiles with their time in the stimulus."
+        )
     return out
 
 
@@ -49,7 +55,7 @@ def own_rankings(rankings: pd.DataFrame | None) -> pd.DataFrame:
     return rows
 
 
-def choose(rankings: pd.DataFrame, count: int) -> pd.DataFrame:
+def choose(rankings: pd.DataFrame, count: int, start: int = 0) -> pd.DataFrame:
     """Queries to show: subjects in turn, and in turn the 10 %, 50 % and 90 % places of their ranks.
 
     Parameters
@@ -57,6 +63,8 @@ def choose(rankings: pd.DataFrame, count: int) -> pd.DataFrame:
     rankings : DataFrame with columns subject and rank
     count : int
         At most this many; fewer if there are fewer queries.
+    start : int
+        Which subject comes first.
 
     Returns
     -------
@@ -71,7 +79,7 @@ def choose(rankings: pd.DataFrame, count: int) -> pd.DataFrame:
             break
         name, place = _PLACES[i % len(_PLACES)]
         # The extra shift by rounds pairs every subject with every place when their numbers share a factor.
-        ordered = left[people[(i + i // len(_PLACES)) % len(people)]]
+        ordered = left[people[(start + i + i // len(_PLACES)) % len(people)]]
         target = round(place * (len(ordered) - 1))
         free = [k for k in range(len(ordered)) if ordered.index[k] not in taken]
         if free:
@@ -87,29 +95,33 @@ def _reading(direction: str, part: pd.DataFrame) -> str:
     )
 
 
-def _strips(direction: str, part: pd.DataFrame, pictures: ClipPictures) -> Strips:
+def _strips(direction: str, part: pd.DataFrame, pictures: ClipPictures, sizes: dict[str, float]) -> Strips:
     strips = []
     for row in part.to_dict("records"):
         true = row["clip_id"]
-        size = row.get("gallery_size")
-        of = f" of {float(size):.0f}" if size is not None and pd.notna(size) else ""
+        of = f" of {sizes[row['subject']]:.0f}" if row["subject"] in sizes else ""
         strips.append(
             Strip(
-                f"{subject_name(row['subject'])} · {row['place']} · true clip at rank {float(row['rank']):.0f}{of}",
+                f"{subject_name(row['subject'])} · {row['place']} · true clip at rank {float(row['rank']):g}{of}",
                 [
                     pictures.clip(row[column], note=str(k), correct=row[column] == true)
                     for k, column in enumerate(_TOP, 1)
-                    if isinstance(row.get(column), str) and row[column]
+                    if row.get(column)
                 ],
                 pictures.clip(true),
             )
         )
-    asked = "The brain's response to the clip on the left was asked for" if direction == "fmri_to_video" else (
-        "The clip on the left was asked for; the brain responses that came back are shown by the clips they belong to"
+    asked = (
+        "The brain's response to the clip on the left was asked for"
+        if direction == "fmri_to_video"
+        else (
+            "The clip on the left was asked for; the brain responses that came back are shown by the clips they belong to"
+        )
     )
-    found = sum(clip.correct for strip in strips for clip in strip.clips)
-    return Strips(
-        f"{DIRECTIONS[direction]}. {asked}; a framed clip with a tick is the true one ({listed([str(found)])} of "
-        f"{len(strips)} rows have it).",
-        strips,
-    )
+    return Strips(f"{DIRECTIONS[direction]}. {asked}. A framed clip with a tick is the true one.", strips)
+
+
+def _sizes(results: Results, direction: str) -> dict[str, float]:
+    """Candidates in the full gallery of each subject."""
+    rows = headline_rows(results.metrics, model=MODEL, direction=direction)
+    return dict(zip(rows["subject"], rows["gallery_size"], strict=True)) if "gallery_size" in rows else {}

@@ -16,6 +16,7 @@ from neuroalign.report.style import (
     interval,
     listed,
     metric_name,
+    model_name,
     p_value,
     percent,
     picture,
@@ -38,7 +39,12 @@ def share_axis(ax: Axes, axis: str = "x") -> None:
 
 
 def intervals(
-    rows: pd.DataFrame, by: str, names: dict[str, str], caption: str, series: str = "metric", labels=metric_name
+    rows: pd.DataFrame,
+    by: str,
+    names: dict[str, str],
+    caption: str,
+    series: str = "metric",
+    labels=metric_name,
 ) -> Picture:
     """Shares with intervals: a panel per direction, a line per entry of `by`, a mark per entry of `series`.
 
@@ -66,7 +72,9 @@ def intervals(
             for k, kind in enumerate(kinds):
                 shift = (k - (len(kinds) - 1) / 2) * min(0.26, 0.75 / max(1, len(kinds)))
                 for y, key in enumerate(names):
-                    found = rows[(rows[by] == key) & (rows["direction"] == direction) & (rows[series] == kind)]
+                    found = rows[
+                        (rows[by] == key) & (rows["direction"] == direction) & (rows[series] == kind)
+                    ]
                     if found.empty:
                         continue
                     row = found.iloc[0]
@@ -92,8 +100,12 @@ def _named(ax: Axes, label: str) -> bool:
 def _mark(ax: Axes, row: pd.Series, y: float, k: int, label: str | None) -> None:
     colour = CYCLE[k % len(CYCLE)]
     if pd.notna(row["ci_low"]) and pd.notna(row["ci_high"]):
-        ax.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=2, alpha=0.55, solid_capstyle="round")
-    ax.plot(row["value"], y, _MARKERS[k % len(_MARKERS)], color=colour, ms=6, mec="white", mew=0.6, label=label)
+        ax.plot(
+            [row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=2, alpha=0.55, solid_capstyle="round"
+        )
+    ax.plot(
+        row["value"], y, _MARKERS[k % len(_MARKERS)], color=colour, ms=6, mec="white", mew=0.6, label=label
+    )
     if pd.notna(row["chance"]):
         ax.plot(row["chance"], y, "|", color=INK, ms=8, mew=1.6)
 
@@ -116,11 +128,13 @@ def differences(rows: pd.DataFrame, names: list[str], caption: str) -> Picture:
                 ax.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=2, alpha=0.55)
                 face = colour if decided else "white"
                 ax.plot(row["difference"], y, "o", color=colour, ms=6.5, mfc=face)
-                told.append(f"{name}, {DIRECTIONS[direction]}: {100 * row['difference']:+.1f} points")
+                told.append(
+                    f"{model_name(name)}, {DIRECTIONS[direction]}: {100 * row['difference']:+.1f} points"
+                )
             ax.set_title(DIRECTIONS[direction])
-            ax.set_yticks(range(len(names)), [n.replace("_", " ") for n in names])
+            ax.set_yticks(range(len(names)), [model_name(n) for n in names])
             ax.set_ylim(len(names) - 0.5, -0.5)
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f}" if v else "0"))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.3g}" if v else "0"))
             ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.set_xlabel("difference in percentage points", color=MUTED)
             ax.grid(visible=False, axis="y")

@@ -25,7 +25,11 @@ _PACKAGES = (
 def section(results: Results) -> Section:
     """The configuration as YAML with every default filled in, and a table of versions."""
     out = Section("provenance", "Configuration and versions")
-    lines = [["neuroalign", __version__], ["Python", platform.python_version()], ["platform", platform.platform()]]
+    lines = [
+        ["neuroalign", __version__],
+        ["Python", platform.python_version()],
+        ["platform", platform.platform()],
+    ]
     commit = git_commit(Path(__file__).resolve().parents[2])
     if commit:
         lines.append(["git commit", commit])

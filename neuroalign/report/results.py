@@ -15,7 +15,8 @@ from neuroalign.io import read_tsv
 _TEXT = (
     *("run_id", "subject", "session", "task", "run", "stimulus", "clip_id", "split", "group", "trial_type"),
     *("model", "model_a", "model_b", "seed", "direction", "gallery", "metric", "control", "ceiling"),
-    *("level", "modality", "term", "branch", "part", "query", "clip_ids"),
+    *("level", "modality", "term", "expected", "passed"),
+    *(f"top_{k}" for k in range(1, 6)),
 )
 _VALUES = ("value", "difference", "ci_low", "ci_high", "chance", "p_value")
 

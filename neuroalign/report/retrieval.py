@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from neuroalign.report.plots import intervals, metric_table
@@ -83,7 +86,11 @@ def verdict(rows: pd.DataFrame) -> str:
         text = "At chance: the fused model does not beat chance (top-1) in any subject in either direction"
         pooled = primary[(primary["subject"] == "all")]
         names = [DIRECTIONS[r["direction"]] for r in pooled.to_dict("records") if above_chance(r)]
-        return f"{text}; pooled over subjects it does for {listed(names)}." if names else f"{text}, nor when pooled."
+        return (
+            f"{text}; pooled over subjects it does for {listed(names)}."
+            if names
+            else f"{text}, nor when pooled."
+        )
     parts = [f"in {counts[d]} of {total} for {name}" for d, name in DIRECTIONS.items()]
     losers = sorted(set(people["subject"]) - (set(wins["fmri_to_video"]) & set(wins["video_to_fmri"])))
     return (
@@ -95,17 +102,21 @@ def verdict(rows: pd.DataFrame) -> str:
 def _scope(rows: pd.DataFrame) -> str:
     primary = rows[rows["metric"] == PRIMARY]
     pool = primary[primary["subject"] == "all"] if (primary["subject"] == "all").any() else primary
-    queries, candidates = pool["n_queries"].max(), pool["gallery_size"].mean()
-    if pd.isna(queries) or pd.isna(candidates):
-        return "Test clips were used neither for training nor for choosing the model."
-    return (
-        f"{plural(int(queries), 'query').replace('querys', 'queries')} per direction, each against about "
-        f"{candidates:.0f} candidates; the test clips were used neither for training nor for choosing the model."
-    )
+    told = [
+        f"{DIRECTIONS[r['direction']]} {plural(int(r['n_queries']), 'query', 'queries')} against {r['gallery_size']:.0f} candidates"
+        for r in pool.drop_duplicates("direction").to_dict("records")
+    ]
+    return f"{'; '.join(told)}. The test clips were used neither for training nor for choosing the model."
 
 
 def _everyone(total: int) -> str:
-    return "in the one subject" if total == 1 else "in both subjects" if total == 2 else f"in all {total} subjects"
+    return (
+        "in the one subject"
+        if total == 1
+        else "in both subjects"
+        if total == 2
+        else f"in all {total} subjects"
+    )
 
 
 def _people(rows: pd.DataFrame) -> dict[str, str]:
@@ -187,17 +198,22 @@ def _variants(rows: pd.DataFrame) -> pd.DataFrame:
     """Add a readable name of the gallery and of what is excluded."""
     names = []
     for row in rows.to_dict("records"):
-        gallery = "all test clips" if row["gallery"] == "full" else f"{float(row['gallery_size']):.0f}-way"
+        gallery = gallery_name(row)
         apart = float(row.get("exclude_s", 0) or 0)
         names.append(f"{gallery}, neighbours within {apart:g} s out" if apart else gallery)
     return rows.assign(variant=names)
 
 
+def gallery_name(row: Mapping[str, Any]) -> str:
+    """``all test clips``, or ``50-way`` for drawn galleries."""
+    if row["gallery"] == "full":
+        return "all test clips"
+    return row["gallery"] if row["gallery"][:1].isdigit() else f"{float(row['gallery_size']):.0f}-way"
+
+
 def quantisation_sentence(full: pd.DataFrame) -> str:
     """What the quantised part adds, from pooled full-gallery rows; plain when it adds nothing."""
-    value = {
-        m: full[(full["model"] == m) & (full["metric"] == PRIMARY)]["value"].mean() for m in MODEL_NAMES
-    }
+    value = {m: full[(full["model"] == m) & (full["metric"] == PRIMARY)]["value"].mean() for m in MODEL_NAMES}
     fused, continuous, quantised = (value[m] for m in MODEL_NAMES)
     if pd.isna(continuous) or pd.isna(quantised):
         return f"Averaged over directions, the fused score reaches {percent(fused)} top-1."

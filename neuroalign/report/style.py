@@ -18,17 +18,31 @@ import matplotlib
 from matplotlib.figure import Figure
 
 # Okabe & Ito (2008): told apart with every common form of colour blindness, and in grey.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)
 INK, MUTED, GRID = "#22272e", "#6b7480", "#dfe3e8"
 CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 SPLIT_COLOURS = {"train": BLUE, "validation": ORANGE, "test": VERMILLION, "guard": "#c9ced6"}
 DIRECTIONS = {"fmri_to_video": "fMRI → video", "video_to_fmri": "video → fMRI"}
-METRIC_NAMES = {"top1": "top-1", "top5": "top-5", "top10": "top-10", "mrr": "MRR", "median_rank": "median rank"}
+METRIC_NAMES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "top10": "top-10",
+    "mrr": "MRR",
+    "median_rank": "median rank",
+}
 MODEL_NAMES = {
     "neuroalign": "NeuroAlign (fused)",
     "neuroalign_continuous": "NeuroAlign, continuous part",
     "neuroalign_quantised": "NeuroAlign, quantised part",
 }
+_SPELT = {"infonce": "InfoNCE", "cca": "CCA", "mlp": "MLP"}
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -210,7 +224,7 @@ def p_value(value: float) -> str:
 
 def model_name(model: str) -> str:
     """A model's name for people."""
-    return MODEL_NAMES.get(model, model.replace("_", " "))
+    return MODEL_NAMES.get(model) or " ".join(_SPELT.get(word, word) for word in model.split("_"))
 
 
 def metric_name(metric: str) -> str:
@@ -231,9 +245,9 @@ def listed(items: Iterable[str], limit: int = 6) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
 
-def plural(count: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """``1 run``, ``2 runs``; `nouns` where the plural is not made with an s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or noun + 's'}"
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1, **kw) -> Table:

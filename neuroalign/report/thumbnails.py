@@ -38,7 +38,11 @@ class ClipPictures:
     def load(self, clip_ids: Iterable[str]) -> None:
         """Decode the middle frame of every clip whose stimulus has a video."""
         wanted = pd.DataFrame(
-            [(c, *self._clips[c]) for c in dict.fromkeys(clip_ids) if c in self._clips and c not in self._sources],
+            [
+                (c, *self._clips[c])
+                for c in dict.fromkeys(clip_ids)
+                if c in self._clips and c not in self._sources
+            ],
             columns=["clip", "stimulus", "start", "duration"],
         )
         for stimulus, part in wanted.groupby("stimulus"):

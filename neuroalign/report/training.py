@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 
 from neuroalign.report.results import Results
-from neuroalign.report.style import BLUE, MUTED, ORANGE, Picture, Section, drawing, listed, number, picture, table
+from neuroalign.report.style import (
+    BLUE,
+    MUTED,
+    ORANGE,
+    Picture,
+    Section,
+    drawing,
+    listed,
+    number,
+    picture,
+    table,
+)
 
 _STAGES = {"ntcl": "Stage 1 (NTCL)", "vq": "Stage 2 (vector quantisation)"}
 _COLOURS = {"train": BLUE, "validation": ORANGE}
@@ -46,7 +57,7 @@ def criterion(history: pd.DataFrame) -> str:
 def stage_sentence(name: str, history: pd.DataFrame) -> str:
     """How long a stage trained and when validation was best; says so when it was best at once or at the end."""
     term = criterion(history)
-    epochs = int(history["epoch"].max()) + (0 if history["epoch"].min() else 1)
+    epochs = int(history["epoch"].max())
     if not term:
         return f"{name} trained for {epochs} epochs; nothing was measured on validation."
     curve = history[(history["split"] == "validation") & (history["term"] == term)]
@@ -60,7 +71,7 @@ def stage_sentence(name: str, history: pd.DataFrame) -> str:
         f"(last epoch {int(curve.index[-1])})"
     )
     if best == curve.index[0]:
-        return f"{text}: validation never improved on the first epoch."
+        return f"{text}: validation never improved on its {'start' if best == 0 else 'first epoch'}."
     if best == curve.index[-1]:
         return f"{text}: it was still improving when training stopped."
     return f"{text}."
@@ -72,7 +83,9 @@ def _plain(term: str) -> str:
 
 def _curves(name: str, history: pd.DataFrame) -> Picture:
     first = criterion(history)
-    terms = sorted(dict.fromkeys(history["term"]), key=lambda t: (t != first, t not in ("total", "loss"), is_score(t)))
+    terms = sorted(
+        dict.fromkeys(history["term"]), key=lambda t: (t != first, t not in ("total", "loss"), is_score(t))
+    )
     columns = min(4, len(terms))
     rows = math.ceil(len(terms) / columns)
     branches = list(dict.fromkeys(history["branch"]))
@@ -83,7 +96,9 @@ def _curves(name: str, history: pd.DataFrame) -> Picture:
                 part = history[(history["term"] == term) & (history["split"] == split)]
                 for _, curve in part.groupby("branch"):
                     mark = "o" if len(curve) == 1 else None
-                    ax.plot(curve["epoch"], curve["value"], color=colour, lw=0.8, alpha=0.4, marker=mark, ms=3)
+                    ax.plot(
+                        curve["epoch"], curve["value"], color=colour, lw=0.8, alpha=0.4, marker=mark, ms=3
+                    )
                 mean = part.groupby("epoch")["value"].mean()
                 ax.plot(mean.index, mean.to_numpy(), color=colour, lw=1.8, label=split)
             ax.set_title(_plain(term), fontsize=9)
@@ -94,7 +109,11 @@ def _curves(name: str, history: pd.DataFrame) -> Picture:
             ax.set_xlabel("epoch", fontsize=8, color=MUTED)
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        many = f" Thin lines are the {len(branches)} branches, thick ones their mean." if len(branches) > 1 else ""
+        many = (
+            f" Thin lines are the {len(branches)} branches, thick ones their mean."
+            if len(branches) > 1
+            else ""
+        )
         return picture(
             figure,
             f"{name}: curves over epochs of {listed(map(_plain, terms), 12)}, training and validation.",
@@ -108,4 +127,9 @@ def _last(name: str, history: pd.DataFrame):
         curve = part.groupby("epoch")["value"].mean()
         best = np.nanmax(curve) if is_score(term) else np.nanmin(curve)
         rows.append([_plain(term), split, *(number(v, 4) for v in (curve.iloc[0], best, curve.iloc[-1]))])
-    return table(f"{name}: first, best and last value of every term", ["term", "split", "first", "best", "last"], rows, text=2)
+    return table(
+        f"{name}: first, best and last value of every term",
+        ["term", "split", "first", "best", "last"],
+        rows,
+        text=2,
+    )

@@ -36,18 +36,27 @@ class Made:
 
 
 def metric_rows(
-    models: dict[str, float], subjects=(*SUBJECTS, "all"), *, seed: str = "0", name: str = "model", spread: float = 0.04
+    models: dict[str, float],
+    subjects=(*SUBJECTS, "all"),
+    *,
+    seed: str = "0",
+    name: str = "model",
+    spread: float = 0.04,
 ) -> pd.DataFrame:
     """Metric rows in the fixed format; a model's number is its top-1."""
     rows = []
     for model, top1 in models.items():
         for subject in subjects:
             for direction in ("fmri_to_video", "video_to_fmri"):
-                for gallery, size, excluded in (("full", 40, 0.0), ("full", 40, 10.0), ("n-way", 20, 0.0)):
+                for gallery, size, excluded in (("full", 40, 0.0), ("full", 40, 10.0), ("20-way", 20, 0.0)):
                     easier = 40 / size
                     for metric, chance in CHANCE.items():
                         scale = {"top1": 1.0, "top5": 2.6, "top10": 3.6}.get(metric)
-                        value = min(0.98, top1 * scale * easier) if scale else {"mrr": top1 * 1.8}.get(metric, 20.5 - 60 * top1)
+                        value = (
+                            min(0.98, top1 * scale * easier)
+                            if scale
+                            else {"mrr": top1 * 1.8}.get(metric, 20.5 - 60 * top1)
+                        )
                         value += 0.01 * (direction == "fmri_to_video")
                         rows.append(
                             {
@@ -70,6 +79,20 @@ def metric_rows(
     return pd.DataFrame(rows)
 
 
+def control_rows() -> pd.DataFrame:
+    """Controls that hold, as the evaluator writes them."""
+    expected = {"shifted": "chance", "shuffled": "chance", "time_only": "chance", "low_level": "below_model"}
+    rows = metric_rows(
+        {"shifted": 0.024, "shuffled": 0.026, "time_only": 0.03, "low_level": 0.04}, name="control"
+    )
+    rows = rows[(rows["gallery"] == "full") & (rows["exclude_s"] == 0)].drop(columns=["seed", "p_value"])
+    rows.insert(1, "model", "neuroalign")
+    rows.insert(12, "reference", rows["chance"])
+    rows.insert(13, "expected", rows["control"].map(expected))
+    rows.insert(14, "passed", True)
+    return rows
+
+
 def clip_table(subjects=SUBJECTS) -> pd.DataFrame:
     """Four films of two minutes in two runs, cut every 4 s; the last 40 s of every run are test."""
     rows = []
@@ -78,20 +101,58 @@ def clip_table(subjects=SUBJECTS) -> pd.DataFrame:
             for k, film in enumerate(films):
                 for start in np.arange(0.0, 120.0, 4.0):
                     onset = 8 + 124 * k + start
-                    split = "train" if onset < 160 else "guard" if onset < 176 else "validation" if onset < 204 else "test"
-                    rows.append(
-                        (f"{film}@{start:g}", film, start, 4.0, subject, "", "film", run, onset, split, film, 0)
+                    split = (
+                        "train"
+                        if onset < 160
+                        else "guard"
+                        if onset < 176
+                        else "validation"
+                        if onset < 204
+                        else "test"
                     )
-    columns = ["clip_id", "stimulus", "start_s", "duration_s", "subject", "session", "task", "run", "onset_s", "split", "group", "repeat"]
+                    rows.append(
+                        (
+                            f"{film}@{start:g}",
+                            film,
+                            start,
+                            4.0,
+                            subject,
+                            "",
+                            "film",
+                            run,
+                            onset,
+                            split,
+                            film,
+                            0,
+                        )
+                    )
+    columns = [
+        "clip_id",
+        "stimulus",
+        "start_s",
+        "duration_s",
+        "subject",
+        "session",
+        "task",
+        "run",
+        "onset_s",
+        "split",
+        "group",
+        "repeat",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _index(output: Path, clips: pd.DataFrame) -> None:
     runs = clips.drop_duplicates(["subject", "run"])[["subject", "session", "task", "run"]].copy()
-    runs.insert(0, "run_id", [f"sub-{s}_task-film_run-{r}" for s, r in zip(runs["subject"], runs["run"], strict=True)])
+    runs.insert(
+        0, "run_id", [f"sub-{s}_task-film_run-{r}" for s, r in zip(runs["subject"], runs["run"], strict=True)]
+    )
     write_tsv(output / "index" / "runs.tsv", runs.assign(tr=2.0))
     shown = clips.drop_duplicates(["subject", "run", "stimulus"])
-    shown = shown[["subject", "session", "task", "run", "stimulus"]].assign(onset=8.0, duration=120.0, offset=0.0)
+    shown = shown[["subject", "session", "task", "run", "stimulus"]].assign(
+        onset=8.0, duration=120.0, offset=0.0
+    )
     write_tsv(output / "index" / "presentations.tsv", shown)
 
 
@@ -127,17 +188,33 @@ def _model(folder: Path, rng: np.random.Generator) -> None:
             for term in terms:
                 for split, gap in (("train", 0.0), ("validation", 0.35)):
                     fall = np.exp(-epoch / 9)
-                    value = 0.05 + 0.4 * (1 - fall) - gap * 0.3 if term == "mrr" else 1.2 + 3 * fall + gap * epoch / 20
+                    value = (
+                        0.05 + 0.4 * (1 - fall) - gap * 0.3
+                        if term == "mrr"
+                        else 1.2 + 3 * fall + gap * epoch / 20
+                    )
                     rows.append((epoch, split, term, value + 0.03 * rng.standard_normal()))
-        write_tsv(folder / stage / "history.tsv", pd.DataFrame(rows, columns=["epoch", "split", "term", "value"]))
+        write_tsv(
+            folder / stage / "history.tsv", pd.DataFrame(rows, columns=["epoch", "split", "term", "value"])
+        )
     delays = [
         (s, level, d + 0.2 * rng.standard_normal() * (s != "all"), 1.0)
         for s in ("all", *SUBJECTS)
         for level, d in zip(LEVELS, (4.6, 5.3, 6.1), strict=True)
     ]
-    write_tsv(folder / "ntcl" / "delays.tsv", pd.DataFrame(delays, columns=["subject", "level", "delay_s", "dispersion_s"]))
+    write_tsv(
+        folder / "ntcl" / "delays.tsv",
+        pd.DataFrame(delays, columns=["subject", "level", "delay_s", "dispersion_s"]),
+    )
     usage = [
-        (epoch, level, depth, 60 * (1 - np.exp(-epoch / 8)) - 8 * depth, min(1.0, epoch / 12), 0.35 * (1 - np.exp(-epoch / 10)))
+        (
+            epoch,
+            level,
+            depth,
+            60 * (1 - np.exp(-epoch / 8)) - 8 * depth,
+            min(1.0, epoch / 12),
+            0.35 * (1 - np.exp(-epoch / 10)),
+        )
         for epoch in range(1, 31)
         for level in LEVELS
         for depth in (0, 1)
@@ -151,7 +228,10 @@ def _model(folder: Path, rng: np.random.Generator) -> None:
         for code in range(64)
         for modality in ("fmri", "video")
     ]
-    write_tsv(folder / "vq" / "codes.tsv", pd.DataFrame(counts, columns=["level", "depth", "code", "modality", "count"]))
+    write_tsv(
+        folder / "vq" / "codes.tsv",
+        pd.DataFrame(counts, columns=["level", "depth", "code", "modality", "count"]),
+    )
 
 
 def _rankings(clips: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -163,8 +243,18 @@ def _rankings(clips: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
                 order = list(rng.permutation([c for c in test if c != clip]))
                 rank = int(min(len(test), 1 + rng.geometric(0.15)))
                 order.insert(rank - 1, clip)
-                rows.append(("neuroalign", "0", subject, direction, clip, rank, len(test), *order[:5]))
-    names = ["model", "seed", "subject", "direction", "clip_id", "rank", "gallery_size", *(f"top{k}" for k in range(1, 6))]
+                rows.append(("neuroalign", "0", 0, subject, direction, 0, clip, float(rank), *order[:5]))
+    names = [
+        "model",
+        "seed",
+        "fold",
+        "subject",
+        "direction",
+        "clip_row",
+        "clip_id",
+        "rank",
+        *(f"top_{k}" for k in range(1, 6)),
+    ]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -182,12 +272,20 @@ def make_results(folder: Path, *, models: dict[str, float] = MODELS, images: boo
     _model(output / "models" / "seed-0", rng)
     evaluation = output / "evaluation"
     write_tsv(evaluation / "metrics.tsv", metric_rows(models))
-    controls = {"shift": 0.024, "shuffle": 0.026, "clip_time": 0.03, "luminance": 0.04}
-    write_tsv(evaluation / "controls.tsv", metric_rows(controls, ("all",), name="control"))
-    write_tsv(evaluation / "ceilings.tsv", metric_rows({"subject_to_group": 0.4}, name="ceiling"))
-    differences = metric_rows({"ridge": 0.06, "linear_infonce": 0.03}, ("all",), name="model_b")
-    differences = differences.rename(columns={"value": "difference"}).assign(model_a="neuroalign")
-    write_tsv(evaluation / "comparisons.tsv", differences[differences["metric"] == "top1"])
+    write_tsv(evaluation / "controls.tsv", control_rows())
+    ceilings = metric_rows({"repeat_to_repeat": 0.3, "subject_to_group": 0.4}, name="ceiling").drop(
+        columns="seed"
+    )
+    write_tsv(evaluation / "ceilings.tsv", ceilings)
+    differences = metric_rows(
+        {"ridge": 0.06, "linear_infonce": 0.03, "neuroalign_continuous": -0.01}, name="model_b"
+    )
+    differences.insert(0, "model_a", "neuroalign")
+    differences = differences.rename(columns={"value": "difference"}).drop(
+        columns=["seed", "gallery_size", "chance"]
+    )
+    differences["ci_low"] = differences["difference"] - 0.04
+    write_tsv(evaluation / "comparisons.tsv", differences)
     write_tsv(evaluation / "rankings.tsv", _rankings(clips, rng))
     true = [(s, level, d) for s in SUBJECTS for level, d in zip(LEVELS, (4.5, 5.5, 6.3), strict=True)]
     write_tsv(truth / "delays.tsv", pd.DataFrame(true, columns=["subject", "level", "delay_s"]))
