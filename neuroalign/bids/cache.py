@@ -22,7 +22,7 @@ from neuroalign.bids.index import Index, build_index, read_presentations, read_r
 from neuroalign.bids.sources import check_dataset
 from neuroalign.config import Config
 from neuroalign.errors import UserError
-from neuroalign.io import read_json, write_json
+from neuroalign.io import checksum, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -87,24 +87,31 @@ def _read(folder: Path, digest: str) -> Index | None:
     if not record.exists():
         return None
     try:
-        problems = [str(p) for p in read_json(record)["problems"]]
-        runs = read_runs(folder / f"runs-{digest}.tsv")
-        return Index(runs, read_presentations(folder / f"presentations-{digest}.tsv"), problems)
-    except (UserError, KeyError, TypeError, ValueError):
+        content = read_json(record)
+        runs, shown = _tables(folder, digest)
+        if content["checksums"] != [checksum(runs), checksum(shown)]:
+            return None
+        return Index(read_runs(runs), read_presentations(shown), [str(p) for p in content["problems"]])
+    except (UserError, OSError, KeyError, TypeError, ValueError):
         # A damaged cache is no news for the user: it is made again.
         return None
 
 
 def _write(folder: Path, digest: str, index: Index) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_index(index, folder / f"runs-{digest}.tsv", folder / f"presentations-{digest}.tsv")
+    runs, shown = _tables(folder, digest)
+    write_index(index, runs, shown)
     # Last, because its presence says that the tables are there.
-    write_json(folder / f"index-{digest}.json", {"problems": index.problems})
+    checksums = [checksum(runs), checksum(shown)]
+    write_json(folder / f"index-{digest}.json", {"problems": index.problems, "checksums": checksums})
     records = sorted(folder.glob("index-*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
     for record in records[_KEPT:]:
-        old = record.stem.removeprefix("index-")
-        for name in (record.name, f"runs-{old}.tsv", f"presentations-{old}.tsv"):
-            (folder / name).unlink(missing_ok=True)
+        for path in (record, *_tables(folder, record.stem.removeprefix("index-"))):
+            path.unlink(missing_ok=True)
+
+
+def _tables(folder: Path, digest: str) -> tuple[Path, Path]:
+    return folder / f"runs-{digest}.tsv", folder / f"presentations-{digest}.tsv"
 
 
 # --- what the index depends on --------------------------------------------------------------------------------

@@ -6,19 +6,21 @@ Rules, in short:
 - ``stim_file`` is relative to the stimuli folder; a leading ``stimuli/`` (as in ``bids::stimuli/…``) is dropped.
 - ``duration`` of ``n/a`` or 0 stays missing: the presentation lasts as long as the stimulus.
 - ``stim_offset``, an optional column, says how many seconds into the file the presentation begins.
-- One row per frame: rows of the same file that follow each other within `FRAME_S` seconds are one presentation.
+- One row per frame: rows of the same file that follow each other within `FRAME_S` seconds are one presentation, with
+  the ``trial_type`` of its first row.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from neuroalign.errors import UserError, nearest
@@ -58,6 +60,16 @@ def read_events(path: Path) -> pd.DataFrame:
     return read_tsv(path, text=("stim_file", "trial_type"))
 
 
+class Showing(NamedTuple):
+    """One presentation within a run: seconds, and the file relative to the stimuli folder."""
+
+    onset: float
+    duration: float
+    name: str
+    offset: float
+    trial_type: str
+
+
 def presentations(
     run: Mapping[str, Any], events: pd.DataFrame, stimuli_dir: str | Path, source: str | Path = ""
 ) -> pd.DataFrame:
@@ -77,9 +89,7 @@ def presentations(
     Returns
     -------
     DataFrame
-        `PRESENTATION_COLUMNS`, by onset. `duration` is NaN where the table does not tell (the stimulus'
-        length bounds it later). `stimulus` is the id as for this table alone; over many runs, set it by
-        `stimulus_ids`, which also keeps ids unique.
+        As `presentation_table`, of this run alone.
 
     Raises
     ------
@@ -88,33 +98,80 @@ def presentations(
     UserError
         If ``onset`` is missing or no number, or a stimulus lies outside the folder.
     """
-    where = str(source or run["run_id"])
-    _check_columns(events, where)
-    shown = events[events["stim_file"].fillna("").astype(str).str.strip() != ""]
-    table = pd.DataFrame(
-        {
-            "onset": _numbers(shown, "onset", where, required=True),
-            "duration": _numbers(shown, "duration", where),
-            "name": [_relative(str(name), stimuli_dir, where) for name in shown["stim_file"]],
-            "offset": _numbers(shown, "stim_offset", where).fillna(0.0),
-            "trial_type": shown["trial_type"].astype(str) if "trial_type" in shown else "",
+    return presentation_table([(run, showings(events, source or run["run_id"]))], stimuli_dir)
+
+
+def presentation_table(
+    runs: Iterable[tuple[Mapping[str, Any], Iterable[Showing]]], stimuli_dir: str | Path
+) -> pd.DataFrame:
+    """The presentation table of many runs, with stimulus ids that are unique over all of them.
+
+    Parameters
+    ----------
+    runs : iterable of (run, showings)
+        Row of the run table, and what `showings` found in its events.
+    stimuli_dir : path
+        Folder of the stimulus files.
+
+    Returns
+    -------
+    DataFrame
+        `PRESENTATION_COLUMNS`, by run and onset. `duration` is NaN where the table does not tell: the length of the
+        stimulus bounds it later.
+    """
+    rows = [
+        {c: run[c] for c in RUN_COLUMNS}
+        | {
+            "onset": s.onset,
+            "duration": s.duration,
+            "offset": s.offset,
+            "trial_type": s.trial_type,
+            "name": s.name,
         }
-    )
-    for column in ("duration", "offset"):
-        if (table[column] < 0).any():
-            line = int(table.index[table[column] < 0][0]) + 2
-            raise UserError(f"{where}: {_COLUMN.get(column, column)} is negative in line {line}; correct it.")
-    table["duration"] = table["duration"].where(table["duration"] > 0)
-    table = _merge_frames(table.sort_values("onset", kind="stable").reset_index(drop=True))
+        for run, shown in runs
+        for s in shown
+    ]
+    table = pd.DataFrame(rows, columns=[*PRESENTATION_COLUMNS, "name"])
+    table = table.astype({c: float for c in PRESENTATION_COLUMNS if c not in PRESENTATION_TEXT})
     ids = stimulus_ids(table["name"])
-    for column in RUN_COLUMNS:
-        table[column] = run[column]
-    table["stimulus"] = table["name"].map(ids).astype(object)
-    table["stimulus_file"] = [str(Path(stimuli_dir) / name) for name in table["name"]]
-    return table[list(PRESENTATION_COLUMNS)]
+    files = {name: str(Path(stimuli_dir) / name) for name in ids}
+    table["stimulus"] = [ids[name] for name in table["name"]]
+    table["stimulus_file"] = [files[name] for name in table["name"]]
+    return table[list(PRESENTATION_COLUMNS)].astype(dict.fromkeys(PRESENTATION_TEXT, str))
 
 
-_COLUMN = {"offset": "stim_offset"}
+def showings(events: pd.DataFrame, source: str | Path) -> list[Showing]:
+    """What an events table shows, by onset; see `presentations`.
+
+    Notes
+    -----
+    Plain lists: a dataset has thousands of small tables, and per table a data frame costs more than its rows.
+    """
+    where = str(source)
+    _check_columns(events, where)
+    names = events["stim_file"].tolist()
+    lines = [i for i, name in enumerate(names) if isinstance(name, str) and name.strip()]
+    onsets = _numbers(events, "onset", lines, where)
+    durations = _numbers(events, "duration", lines, where, optional=True)
+    offsets = _numbers(events, "stim_offset", lines, where, optional=True)
+    kinds = events["trial_type"].tolist() if "trial_type" in events else [""] * len(names)
+    rows = []
+    for line, onset, duration, offset in zip(lines, onsets, durations, offsets, strict=True):
+        for column, value in (("duration", duration), ("stim_offset", offset)):
+            if value < 0:
+                raise UserError(f"{where}: {column} is negative in line {line + 2}; correct it.")
+        kind = kinds[line] if isinstance(kinds[line], str) else ""
+        # A duration of 0 marks an instant, which says nothing about how long the stimulus ran.
+        rows.append(
+            Showing(
+                onset,
+                duration if duration > 0 else math.nan,
+                _relative(names[line], where),
+                0.0 if math.isnan(offset) else offset,
+                kind,
+            )
+        )
+    return _merge_frames(sorted(rows, key=lambda row: row.onset))
 
 
 def _check_columns(events: pd.DataFrame, where: str) -> None:
@@ -132,64 +189,78 @@ def _check_columns(events: pd.DataFrame, where: str) -> None:
             )
 
 
-def _numbers(table: pd.DataFrame, column: str, where: str, required: bool = False) -> pd.Series:
-    if column not in table:
-        return pd.Series(np.nan, index=table.index, dtype=float)
-    numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
-    wrong = (numbers.isna() & (table[column].notna() | required)) | np.isinf(numbers)
-    if wrong.any():
-        row = table.index[wrong][0]
-        # Line 1 of the file is the header.
-        raise UserError(
-            f"{where}: {column} is '{table.loc[row, column]}' in line {int(row) + 2}; give seconds as a number."
-        )
+def _numbers(
+    events: pd.DataFrame, column: str, lines: list[int], where: str, optional: bool = False
+) -> list[float]:
+    """A column of seconds in the given rows; NaN for ``n/a`` if that is allowed."""
+    if column not in events:
+        return [math.nan] * len(lines)
+    values = events[column].tolist()
+    numbers = []
+    for line in lines:
+        value = values[line]
+        missing = value is None or (isinstance(value, float) and math.isnan(value))
+        try:
+            number = float(value) if not missing else math.nan
+        except ValueError:
+            number = math.inf
+        if math.isinf(number) or (math.isnan(number) and not (missing and optional)):
+            # Line 1 of the file is the header.
+            raise UserError(
+                f"{where}: {column} is '{'n/a' if missing else value}' in line {line + 2}; give seconds as a number."
+            )
+        numbers.append(number)
     return numbers
 
 
-def _relative(name: str, stimuli_dir: str | Path, where: str) -> str:
+def _relative(name: str, where: str) -> str:
     """A ``stim_file`` as a normal path relative to the stimuli folder, refused if it leaves it."""
     plain = name.strip().replace("\\", "/").removeprefix("bids::").removeprefix("./")
     if plain.lstrip("/").startswith("stimuli/"):
         plain = plain.lstrip("/").removeprefix("stimuli/")
     try:
-        target = inside(stimuli_dir, plain)
+        inside("the stimuli folder", plain)
     except UserError as error:
         raise UserError(f"{where}: stim_file {error}") from error
-    parts: list[str] = []
-    for part in target.relative_to(stimuli_dir).parts:
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    if not parts:
-        raise UserError(f"{where}: stim_file '{name}' names no file; give a path relative to {stimuli_dir}.")
-    return "/".join(parts)
+    normal = posixpath.normpath(plain)
+    if normal == ".":
+        raise UserError(
+            f"{where}: stim_file '{name}' names no file; give a path relative to the stimuli folder."
+        )
+    return normal
 
 
-def _merge_frames(table: pd.DataFrame) -> pd.DataFrame:
-    """Join rows that are frames of one presentation; `table` is sorted by onset."""
-    if len(table) < 2:
-        return table
-    step = table["onset"].diff()
-    same = (table["name"] == table["name"].shift()) & (step > 0) & (step <= FRAME_S)
-    # Where the rows give offsets, the film must advance with the clock; equal offsets are none given.
-    advance = table["offset"].diff()
-    same &= (advance == 0) | ((advance - step).abs() <= _FRAME_JITTER_S)
-    if not same.any():
-        return table
-    block = (~same).cumsum()
-    # A frame without a duration lasts until the next one would come.
-    frame = step.where(same).groupby(block).transform("median")
-    end = table["onset"] + table["duration"].fillna(frame)
-    first = table.groupby(block).first().reset_index(drop=True)
-    merged = first.assign(
-        duration=end.groupby(block).max().to_numpy() - first["onset"].to_numpy(),
-        trial_type=table["trial_type"].groupby(block).first().to_numpy(),
-    )
-    single = (block.groupby(block).transform("size") == 1).groupby(block).first().to_numpy()
-    alone = table.groupby(block)["duration"].first().to_numpy()
-    merged["duration"] = np.where(single, alone, merged["duration"])
+def _merge_frames(rows: list[Showing]) -> list[Showing]:
+    """Join rows that are frames of one presentation; `rows` are sorted by onset."""
+    merged: list[Showing] = []
+    block: list[Showing] = []
+    for row in rows:
+        if block and not _continues(block[-1], row):
+            merged.append(_joined(block))
+            block = []
+        block.append(row)
+    if block:
+        merged.append(_joined(block))
     return merged
+
+
+def _continues(frame: Showing, row: Showing) -> bool:
+    step = row.onset - frame.onset
+    if row.name != frame.name or not 0 < step <= FRAME_S:
+        return False
+    # Where the rows give offsets, the film must advance with the clock; equal offsets are none given.
+    advance = row.offset - frame.offset
+    return advance == 0 or abs(advance - step) <= _FRAME_JITTER_S
+
+
+def _joined(block: list[Showing]) -> Showing:
+    first = block[0]
+    if len(block) == 1:
+        return first
+    # A last frame without a duration lasts until the next one would have come.
+    step = (block[-1].onset - first.onset) / (len(block) - 1)
+    last = step if math.isnan(block[-1].duration) else block[-1].duration
+    return first._replace(duration=block[-1].onset + last - first.onset)
 
 
 def stimulus_ids(names: Iterable[str]) -> dict[str, str]:

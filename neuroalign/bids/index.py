@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from neuroalign.bids.events import (
-    PRESENTATION_COLUMNS,
     PRESENTATION_TEXT,
     NoStimFile,
-    presentations,
+    Showing,
+    presentation_table,
     read_events,
-    stimulus_ids,
+    showings,
 )
 from neuroalign.bids.filters import listed, select
 from neuroalign.bids.metadata import Tree, applicable, header_repetition_time, sidecar_repetition_time
@@ -216,10 +216,12 @@ def _content_problem(file: str, run: str) -> list[str]:
 
 def _shown(runs: pd.DataFrame, stimuli: Path, problems: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Presentations of all runs; rest runs, which BIDS asks no events of, are left out of the run table."""
-    tables, resting = [], []
+    shown: list[tuple[dict, list[Showing]]] = []
+    resting = []
     silent: dict[str, list[str]] = defaultdict(list)
     no_column: dict[str, list[tuple[str, NoStimFile]]] = defaultdict(list)
-    cache: dict[str, pd.DataFrame] = {}
+    # Runs may inherit one table.
+    cache: dict[str, list[Showing]] = {}
     for run in runs.to_dict("records"):
         path = run["events"]
         if not path:
@@ -230,8 +232,8 @@ def _shown(runs: pd.DataFrame, stimuli: Path, problems: list[str]) -> tuple[pd.D
             continue
         try:
             if path not in cache:
-                cache[path] = read_events(Path(path))
-            tables.append(presentations(run, cache[path], stimuli, source=path))
+                cache[path] = showings(read_events(Path(path)), path)
+            shown.append((run, cache[path]))
         except NoStimFile as error:
             no_column[run["task"]].append((run["run_id"], error))
         except UserError as error:
@@ -249,23 +251,9 @@ def _shown(runs: pd.DataFrame, stimuli: Path, problems: list[str]) -> tuple[pd.D
     if resting:
         logger.info("left out, because rest shows no stimulus: %s", listed(resting))
         runs = runs[~runs["run_id"].isin(resting)].reset_index(drop=True)
-    shown = pd.concat(tables, ignore_index=True) if tables else _no_presentations()
-    if not len(shown):
+    table = presentation_table(shown, stimuli)
+    if table.empty:
         problems.append(
             "No run shows a stimulus: name the file of each in column stim_file of the events tables."
         )
-    return runs, _identified(shown, stimuli)
-
-
-def _no_presentations() -> pd.DataFrame:
-    numbers = set(PRESENTATION_COLUMNS) - set(PRESENTATION_TEXT)
-    return pd.DataFrame({c: pd.Series(dtype=float if c in numbers else object) for c in PRESENTATION_COLUMNS})
-
-
-def _identified(shown: pd.DataFrame, stimuli: Path) -> pd.DataFrame:
-    """Ids that are unique over all runs."""
-    names = {file: Path(file).relative_to(stimuli).as_posix() for file in shown["stimulus_file"].unique()}
-    ids = stimulus_ids(names.values())
-    return shown.assign(
-        stimulus=shown["stimulus_file"].map({file: ids[name] for file, name in names.items()})
-    )
+    return runs, table
