@@ -1,0 +1,1 @@
+"""Encoders: raw inputs of one modality in, tokens of shape (n, steps, levels, dim) out."""

@@ -1,0 +1,95 @@
+"""The video encoder: hierarchical features on clip steps to tokens of the brain's levels.
+
+Any modality that comes as features per step (text embeddings of captions, say) can use the same encoder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuroalign.models.encoders.transformer import StepTransformer
+
+_START_LOGIT = 4.0
+
+
+def diagonal_start(brain_levels: int, video_levels: int) -> Tensor:
+    """Logits (brain levels, video levels) that favour the video level at the same relative depth.
+
+    With equal numbers of levels the largest logit is on the diagonal; with K != L, brain level l sits at
+    position l (K-1)/(L-1) among the video levels and logits fall off with the distance from there.
+    """
+    top = max(brain_levels - 1, 1)
+    position = torch.arange(brain_levels) * (video_levels - 1) / top
+    distance = (position[:, None] - torch.arange(video_levels)[None, :]).abs()
+    return -_START_LOGIT * distance
+
+
+class LevelMixing(nn.Module):
+    r"""Brain level l listens to the video levels: :math:`y_l = H_l \sum_k \mathrm{softmax}_k(M_{lk})\, x_k`.
+
+    M starts on the diagonal (`diagonal_start`), the read-out H at the identity.
+    """
+
+    def __init__(self, brain_levels: int, video_levels: int, dim: int):
+        super().__init__()
+        self.logits = nn.Parameter(diagonal_start(brain_levels, video_levels))
+        self.readout = nn.Parameter(torch.eye(dim).repeat(brain_levels, 1, 1))
+
+    def mix(self, tokens: Tensor) -> Tensor:
+        """Weighted sums (n, steps, brain levels, dim) of tokens (n, steps, video levels, dim)."""
+        return torch.einsum("lk,ntkd->ntld", self.logits.softmax(dim=1), tokens)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, steps, video levels, dim) to (n, steps, brain levels, dim)."""
+        return torch.einsum("ntld,lde->ntle", self.mix(tokens), self.readout)
+
+
+class VideoEncoder(nn.Module):
+    """Features in, tokens (n, steps, brain levels, dim) out.
+
+    Parameters
+    ----------
+    levels : mapping of level name to feature dimension, early to late
+    brain_levels, steps, dim, depth, heads : int
+    dropout, input_dropout : float
+    """
+
+    def __init__(
+        self,
+        levels: Mapping[str, int],
+        brain_levels: int,
+        steps: int,
+        *,
+        dim: int,
+        depth: int,
+        heads: int,
+        dropout: float,
+        input_dropout: float,
+    ):
+        super().__init__()
+        self.levels = list(levels)
+        self.input_dropout = input_dropout
+        self.maps = nn.ParameterList(
+            nn.Parameter(torch.randn(size, dim) / math.sqrt(size)) for size in levels.values()
+        )
+        self.transformer = StepTransformer(steps, len(levels), dim, depth, heads, dropout)
+        self.mixing = LevelMixing(brain_levels, len(levels), dim)
+
+    def local_tokens(self, levels: Mapping[str, Tensor]) -> Tensor:
+        """Tokens (n, steps, video levels, dim) before the transformer."""
+        tokens = []
+        for name, weight in zip(self.levels, self.maps, strict=True):
+            x = levels[name]
+            if self.training and self.input_dropout:
+                x = x * F.dropout(torch.ones_like(x[:, :1]), self.input_dropout)
+            tokens.append(x @ weight)
+        return torch.stack(tokens, dim=2)
+
+    def forward(self, levels: Mapping[str, Tensor]) -> Tensor:
+        """Encode features: mapping of level to Tensor of shape (n, steps, feature dimension)."""
+        return self.mixing(self.transformer(self.local_tokens(levels)))

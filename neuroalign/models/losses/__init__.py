@@ -1,0 +1,1 @@
+"""Loss terms of stage 1 (NTCL), one per file."""

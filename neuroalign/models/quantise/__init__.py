@@ -1,0 +1,1 @@
+"""Vector quantisation of stage 2: codebook, residual quantiser, losses."""

@@ -1,0 +1,57 @@
+"""Losses of stage 2. Prediction from quantised tokens is `losses.prediction` on quantised step vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neuroalign.models.losses.contrast import soft_cross_entropy
+
+
+def commitment(tokens: Tensor, own: Tensor, partner: Tensor) -> Tensor:
+    r"""Commitment to the own code and, with half weight, to the partner's.
+
+    .. math:: \| u - \mathrm{sg}(q) \|^2 + \tfrac12 \| u - \mathrm{sg}(q') \|^2
+
+    Parameters
+    ----------
+    tokens, own, partner : Tensor (n, steps, levels, code_dim)
+        Projected tokens, their codes, and the codes of the paired tokens of the other modality.
+    """
+    own_distance = (tokens - own.detach()).square().sum(dim=-1).mean()
+    return own_distance + 0.5 * (tokens - partner.detach()).square().sum(dim=-1).mean()
+
+
+def code_agreement(brain: Tensor, video: Tensor, own: Tensor, targets: Tensor) -> Tensor:
+    r"""Agreement of the code distributions of paired tokens.
+
+    The symmetric cross-entropy of the distributions of clips i and j, averaged over steps and levels,
+
+    .. math:: H_{ij} = \tfrac12\langle -\textstyle\sum_k p^b_i \log p^v_j - \sum_k p^v_j \log p^b_i \rangle,
+
+    is minimised for pairs (divided by log K) and, as :math:`-H`, is the similarity of an in-batch contrast in both
+    directions (after Liu et al. 2021, cross-modal discrete representation learning).
+
+    Parameters
+    ----------
+    brain : Tensor (n, steps, levels, codes)
+        Log-probabilities.
+    video : Tensor (m, steps, levels, codes)
+    own : int Tensor (n,)
+        Row of `video` that belongs to each brain window.
+    targets : Tensor (n, m)
+    """
+    tokens = brain.shape[1] * brain.shape[2]
+    b, v = brain.flatten(1), video.flatten(1)
+    entropy = -0.5 * (b.exp() @ v.T + b @ v.exp().T) / tokens
+    pairs = entropy[torch.arange(len(own), device=own.device), own].mean()
+    # Contrasted as a sum over the clip's tokens, like the log-likelihood of a code sequence, tempered by its root.
+    logits = -entropy * tokens**0.5
+    contrast = 0.5 * (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, targets.T))
+    return pairs / torch.log(brain.new_tensor(float(brain.shape[-1]))) + contrast
+
+
+def reconstruction(decoded: Tensor, tokens: Tensor) -> Tensor:
+    """Mean of 1 - cosine between decoded and stage-1 tokens (n, steps, levels, dim); the target has no gradient."""
+    return (1 - F.cosine_similarity(decoded, tokens.detach(), dim=-1)).mean()

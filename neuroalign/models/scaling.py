@@ -1,0 +1,128 @@
+"""Scaling of raw inputs: z-scores and whitening, fitted on training data and kept with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+_SMALL = 1e-6
+
+
+@dataclass
+class Scaler:
+    r"""Affine map :math:`y = ((x - \mu) / s)\, W` of one level's inputs.
+
+    Attributes
+    ----------
+    mean, std : float32 array of shape (inputs,)
+    matrix : float32 array of shape (inputs, outputs), optional
+        Whitening; None is z-scores alone.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    matrix: np.ndarray | None = None
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Scale an array (..., inputs)."""
+        scaled = (x - self.mean) / self.std
+        return (scaled if self.matrix is None else scaled @ self.matrix).astype(np.float32)
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs."""
+        return len(self.mean) if self.matrix is None else self.matrix.shape[1]
+
+
+def z_score(x: np.ndarray) -> Scaler:
+    """Mean and standard deviation of samples (n, inputs); constant inputs are left at 0."""
+    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    return Scaler(mean.astype(np.float32), np.where(std > _SMALL, std, 1.0).astype(np.float32))
+
+
+def whitening(x: np.ndarray, components: int, shrinkage: float) -> np.ndarray:
+    r"""Shrunk whitening by principal components.
+
+    .. math:: W = V \Lambda_s^{-1/2}, \qquad \Lambda_s = (1 - s) \Lambda + s \bar\lambda
+
+    with V and :math:`\Lambda` the leading eigenvectors and eigenvalues of the covariance of `x` and :math:`\bar\lambda`
+    its mean eigenvalue (linear shrinkage towards the identity, Ledoit & Wolf 2004).
+
+    Parameters
+    ----------
+    x : array of shape (n, inputs)
+        Centred samples.
+    components : int
+        Most components kept; never more than samples or inputs.
+    shrinkage : float
+        s in [0, 1].
+
+    Returns
+    -------
+    array of shape (inputs, outputs)
+    """
+    kept = max(1, min(components, x.shape[1], len(x) - 1))
+    x = np.asarray(x, np.float64)
+    if x.shape[1] <= len(x):
+        values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    else:
+        # More inputs (voxels) than samples: the small Gram matrix has the same leading eigenvalues.
+        values, left = np.linalg.eigh(x @ x.T / len(x))
+        vectors = x.T @ left / np.sqrt(np.maximum(values, _SMALL) * len(x))
+    values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
+    mean = max(float(np.square(x).sum() / len(x) / x.shape[1]), _SMALL)
+    # Signs of eigenvectors are arbitrary; fixing them keeps results equal across linear-algebra libraries.
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(kept)])
+    shrunk = np.maximum((1 - shrinkage) * np.maximum(values, 0) + shrinkage * mean, _SMALL * mean)
+    return (vectors / np.sqrt(shrunk)).astype(np.float32)
+
+
+@dataclass
+class Scalers:
+    """All scalers of a model.
+
+    Attributes
+    ----------
+    brain : dict of (subject, level) to Scaler
+        Subject "" is the fallback for unknown subjects (shared units only): the mean over the known ones.
+    video : dict of level to Scaler
+    """
+
+    brain: dict[tuple[str, str], Scaler]
+    video: dict[str, Scaler]
+
+    def brain_width(self, level: str) -> int:
+        """Inputs of the brain encoder at a level; subjects with fewer are padded with zeros."""
+        return max(s.outputs for (_, name), s in self.brain.items() if name == level)
+
+    def scale_brain(self, subject: str, level: str, x: np.ndarray) -> np.ndarray:
+        """Scale windows (n, volumes, units) to (n, volumes, width)."""
+        scaler = self.brain.get((subject, level)) or self.brain[("", level)]
+        y = scaler(x)
+        return np.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, self.brain_width(level) - y.shape[-1])])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Named arrays for storage."""
+        named = {f"scaler.video/{level}": s for level, s in self.video.items()}
+        named |= {f"scaler.brain/{subject}/{level}": s for (subject, level), s in self.brain.items()}
+        out = {}
+        for name, scaler in named.items():
+            for part in ("mean", "std", "matrix"):
+                value = getattr(scaler, part)
+                if value is not None:
+                    out[f"{name}/{part}"] = np.ascontiguousarray(value)
+        return out
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Scalers:
+        """The inverse of `arrays`; other names are ignored."""
+        parts: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
+        for name, value in arrays.items():
+            if name.startswith("scaler."):
+                *key, part = name.removeprefix("scaler.").split("/")
+                parts.setdefault(tuple(key), {})[part] = value
+        brain = {(k[1], k[2]): Scaler(**v) for k, v in parts.items() if k[0] == "brain"}
+        video = {k[1]: Scaler(**v) for k, v in parts.items() if k[0] == "video"}
+        return cls(brain, video)

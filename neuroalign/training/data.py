@@ -1,0 +1,195 @@
+"""Training data: a paired dataset as scaled tensors in memory, with scalers fitted on the train split only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroalign.config.train import Encoder
+from neuroalign.errors import UserError
+from neuroalign.models.losses.contrast import Content
+from neuroalign.models.model import BrainInput
+from neuroalign.models.scaling import Scaler, Scalers, whitening, z_score
+from neuroalign.pairs.store import PairedDataset
+
+
+@dataclass
+class Presentations:
+    """Brain windows of one split, all subjects together.
+
+    Attributes
+    ----------
+    brain : BrainInput of n windows
+    clip : int Tensor (n,)
+        Row of the clip's content.
+    """
+
+    brain: BrainInput
+    clip: Tensor
+
+
+@dataclass
+class TrainingData:
+    """Everything the loop draws batches from.
+
+    Attributes
+    ----------
+    video : dict of str to Tensor (contents, steps, dim)
+    content : Content
+        Of every row of `video`.
+    train, validation : Presentations
+    """
+
+    video: dict[str, Tensor]
+    content: Content
+    train: Presentations
+    validation: Presentations
+
+    def to(self, device: torch.device) -> TrainingData:
+        """The same on another device."""
+        move = lambda p: Presentations(p.brain.to(device), p.clip.to(device))  # noqa: E731
+        c = self.content
+        return TrainingData(
+            {name: x.to(device) for name, x in self.video.items()},
+            Content(c.clip.to(device), c.stimulus.to(device), c.start_s.to(device)),
+            move(self.train),
+            move(self.validation),
+        )
+
+
+@dataclass
+class Batch:
+    """Presentations and the distinct clips they belong to.
+
+    Attributes
+    ----------
+    brain : BrainInput of n windows
+    video : dict of str to Tensor (m, steps, dim)
+    own : int Tensor (n,)
+        Row of `video` of each window.
+    rows, columns : Content
+        Of the n windows and the m clips.
+    """
+
+    brain: BrainInput
+    video: dict[str, Tensor]
+    own: Tensor
+    rows: Content
+    columns: Content
+
+
+def take_batch(data: TrainingData, presentations: Presentations, rows: Tensor) -> Batch:
+    """The batch of some presentations; a clip shown several times among them is encoded once."""
+    clips, own = torch.unique(presentations.clip[rows], return_inverse=True)
+    return Batch(
+        presentations.brain.take(rows),
+        {name: x[clips] for name, x in data.video.items()},
+        own,
+        data.content.take(clips[own]),
+        data.content.take(clips),
+    )
+
+
+def batch_rows(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Rows of each batch of an epoch in random order; a last batch too small to contrast joins the one before."""
+    order = torch.randperm(n, generator=generator)
+    count = max(1, round(n / size))
+    yield from order.tensor_split(count)
+
+
+def shared_units(pairs: PairedDataset) -> bool:
+    """Whether all subjects have the same units, by their labels."""
+    labels = [windows.unit_labels for windows in pairs.brain.values()]
+    return all(item == labels[0] for item in labels)
+
+
+def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
+    """Fit z-scores and whitening on the train split.
+
+    Brain units are z-scored per subject over valid volumes; whitening is pooled over subjects for shared units, per subject
+    otherwise. Video features use the distinct training clips.
+    """
+    shared = shared_units(pairs)
+    brain: dict[tuple[str, str], Scaler] = {}
+    for level in next(iter(pairs.brain.values())).levels:
+        scaled, volumes = [], {}
+        for subject in pairs.subjects:
+            windows, _ = pairs.of(subject, "train")
+            x = windows.levels[level][windows.valid]
+            if len(x) < 2:
+                raise UserError(
+                    f"Subject {subject} has no training clip; change split, or leave the subject out."
+                )
+            scaler = z_score(x)
+            brain[subject, level] = scaler
+            volumes[subject] = scaler(x)
+            scaled.append(volumes[subject])
+        if shared:
+            known = [brain[s, level] for s in pairs.subjects]
+            fallback = Scaler(*(np.mean([getattr(k, p) for k in known], axis=0) for p in ("mean", "std")))
+            brain["", level] = fallback
+        if config.whiten:
+            pooled = (
+                whitening(np.concatenate(scaled), config.components, config.shrinkage) if shared else None
+            )
+            for (subject, name), scaler in brain.items():
+                if name == level:
+                    scaler.matrix = (
+                        pooled
+                        if pooled is not None
+                        else whitening(volumes[subject], config.components, config.shrinkage)
+                    )
+    video = {}
+    rows = np.unique(np.concatenate([pairs.of(s, "train")[1] for s in pairs.subjects]))
+    for level, data in pairs.video.levels.items():
+        x = data[rows].reshape(-1, data.shape[-1])
+        video[level] = z_score(x)
+        if config.whiten:
+            video[level].matrix = whitening(video[level](x), config.components, config.shrinkage)
+    return Scalers(brain, video)
+
+
+def to_tensors(pairs: PairedDataset, scalers: Scalers) -> TrainingData:
+    """Scale the train and validation splits and put them on tensors."""
+    index = {clip: row for row, clip in enumerate(pairs.video.clip_ids)}
+    table = pairs.clips.drop_duplicates("clip_id").set_index("clip_id").reindex(pairs.video.clip_ids)
+    stimulus = table["stimulus"].astype("category").cat.codes.to_numpy(np.int64)
+    content = Content(
+        torch.arange(len(index)),
+        torch.from_numpy(stimulus.copy()),
+        torch.from_numpy(table["start_s"].fillna(0.0).to_numpy(np.float32).copy()),
+    )
+    video = {level: torch.from_numpy(scalers.video[level](x)) for level, x in pairs.video.levels.items()}
+    return TrainingData(video, content, *(_presentations(pairs, scalers, s) for s in ("train", "validation")))
+
+
+def _presentations(pairs: PairedDataset, scalers: Scalers, split: str) -> Presentations:
+    width = max(windows.times.shape[1] for windows in pairs.brain.values())
+    parts: dict[str, list[Any]] = {"times": [], "valid": [], "subject": [], "clip": []}
+    levels: dict[str, list[np.ndarray]] = {level: [] for level in next(iter(pairs.brain.values())).levels}
+    for number, subject in enumerate(pairs.subjects):
+        windows, clip = pairs.of(subject, split)
+        # Subjects may differ in repetition time and so in volumes per window.
+        pad = [(0, 0), (0, width - windows.times.shape[1])]
+        parts["times"].append(np.pad(windows.times, pad))
+        parts["valid"].append(np.pad(windows.valid, pad))
+        parts["subject"].append(np.full(len(clip), number))
+        parts["clip"].append(clip)
+        for level, data in windows.levels.items():
+            clean = np.where(windows.valid[..., None], data, 0.0)
+            levels[level].append(np.pad(scalers.scale_brain(subject, level, clean), [*pad, (0, 0)]))
+    joined = {name: torch.from_numpy(np.concatenate(values)) for name, values in parts.items()}
+    if not len(joined["clip"]):
+        raise UserError(f"The {split} split holds no clip of any subject; change split in the configuration.")
+    brain = BrainInput(
+        {level: torch.from_numpy(np.concatenate(values)) for level, values in levels.items()},
+        joined["times"].float(),
+        joined["valid"].bool(),
+        joined["subject"].long(),
+    )
+    return Presentations(brain, joined["clip"].long())
