@@ -17,21 +17,31 @@ def source_files(*modules: str) -> list[str]:
     Parameters
     ----------
     *modules : str
-        Dotted names such as ``neuroalign.fmri.extract``.
+        Dotted names such as ``neuroalign.fmri.extract``; ``neuroalign.video.backbones.*`` is every module of a
+        package, for registries that import by name.
 
     Returns
     -------
     list of str
-        Sorted paths. Imports are read from the source, inside functions too, without running anything.
+        Sorted paths, relative to the working directory where they lie inside it, so that moving a checkout changes
+        nothing. Imports are read from the source, inside functions too, without running anything.
     """
     found: set[Path] = set()
-    queue = list(modules)
+    queue = [name for module in modules for name in _expanded(module)]
     while queue:
         path = _file(queue.pop())
         if path is not None and path not in found:
             found.add(path)
             queue.extend(_imports(path))
-    return sorted(str(path) for path in found)
+    here = Path.cwd().resolve()
+    return sorted(str(path.relative_to(here) if path.is_relative_to(here) else path) for path in found)
+
+
+def _expanded(module: str) -> list[str]:
+    if not module.endswith(".*"):
+        return [module]
+    folder = PACKAGE.joinpath(*module.removesuffix(".*").split(".")[1:])
+    return [f"{module[:-2]}.{path.stem}" for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
 
 
 def _file(module: str) -> Path | None:

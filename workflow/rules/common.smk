@@ -24,4 +24,4 @@ wildcard_constraints:
     anatomy="sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*",
     stimulus="[^/]+",
     branch=r"(fold-\d+_)?seed-\d+",
-    method="[a-z_]+",
+    method="(?!neuroalign/)[a-z_]+",

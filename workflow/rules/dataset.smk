@@ -19,7 +19,6 @@ if PLAN.simulated:
             runtime=60,
         params:
             simulate=CONFIG["dataset"]["simulate"],
-            bids_dir=CONFIG["dataset"]["bids_dir"],
         script:
             "../scripts/simulate.py"
 

@@ -23,7 +23,7 @@ rule score:
 rule baseline:
     input:
         pairs=rules.pair.output,
-        code=source_files("neuroalign.evaluation.baselines"),
+        code=source_files("neuroalign.evaluation.baselines", "neuroalign.evaluation.baselines.*"),
     output:
         scores=f"{OUT}/evaluation/scores/{{method}}/{{branch}}.h5",
         choices=f"{OUT}/evaluation/scores/{{method}}/{{branch}}.json",

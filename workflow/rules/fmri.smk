@@ -9,7 +9,7 @@ rule preprocess_anatomy:
     output:
         **PLAN.anatomy_outputs,
     log:
-        f"{OUT}/logs/preprocess_anatomy/{{anatomy}}.log",
+        f"{OUT}/logs/preprocess_anatomy/{{folder}}/{{anatomy}}.log",
     conda:
         "../../envs/fmri.yaml"
     threads: 2
@@ -31,7 +31,7 @@ rule preprocess:
     output:
         **PLAN.preprocess_outputs,
     log:
-        f"{OUT}/logs/preprocess/{{run_id}}.log",
+        f"{OUT}/logs/preprocess/{{folder}}/{{run_id}}.log",
     conda:
         "../../envs/fmri.yaml"
     resources:

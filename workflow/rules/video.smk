@@ -24,7 +24,9 @@ rule normalise:
 rule embed:
     input:
         video=rules.normalise.output.video,
-        code=source_files("neuroalign.video.embed"),
+        code=source_files(
+            "neuroalign.video.embed", f"neuroalign.video.backbones.{CONFIG['video']['backbone']}"
+        ),
     output:
         f"{OUT}/embeddings/{CONFIG['video']['backbone']}/{{stimulus}}.h5",
     log:

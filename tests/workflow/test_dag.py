@@ -1,0 +1,113 @@
+"""The plan of the workflow, read from real dry runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import yaml
+
+
+def dry_run(root, folder, config: dict, *arguments: str) -> subprocess.CompletedProcess:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(root / "Snakefile"),
+        "--configfile",
+        str(path),
+    ]
+    return subprocess.run(
+        [*command, "--cores", "2", "-n", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def jobs(result: subprocess.CompletedProcess) -> Counter:
+    """Jobs by rule, from the table that Snakemake prints."""
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = (result.stdout + result.stderr).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("job ") and "count" in line)
+    table = Counter()
+    for line in lines[start + 2 :]:
+        if not line.strip():
+            break
+        rule, count = line.split()[:2]
+        table[rule] = int(count)
+    return table
+
+
+@pytest.fixture
+def demo(tmp_path) -> dict:
+    return {
+        "output_dir": str(tmp_path / "out"),
+        "dataset": {"simulate": {}, "bids_dir": str(tmp_path / "demo/bids")},
+    }
+
+
+def test_a_dry_run_of_the_demo_shows_every_job(root, tmp_path, demo):
+    demo["baselines"] = ["ridge", "pooled_cca"]
+    demo["train"] = {"seeds": [0, 1]}
+    table = jobs(dry_run(root, tmp_path, demo))
+    # 3 subjects, the first in two sessions with a T1w each or one; 5 runs each; 8 films; 2 seeds.
+    assert table["preprocess"] == table["extract"] == 15
+    assert table["normalise"] == table["embed"] == 8
+    assert table["train_ntcl"] == table["train_vq"] == table["score"] == 2
+    assert table["baseline"] == 4
+    assert table["simulate"] == table["index"] == table["pair"] == table["evaluate"] == table["report"] == 1
+    assert table["preprocess_anatomy"] >= 3
+
+
+def test_folds_are_branches_of_the_graph(root, tmp_path, demo):
+    demo["split"] = {"by": "run", "folds": 3}
+    demo["baselines"] = ["ridge"]
+    table = jobs(dry_run(root, tmp_path, demo))
+    assert table["train_ntcl"] == table["baseline"] == 3
+    assert table["pair"] == table["evaluate"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"trian": {"seeds": [0]}}, "unknown key 'trian'; did you mean 'train'?"),
+        ({"dataset": {"bids_dir": "nowhere"}, "fmri": {"atlas": {"name": "x"}}}, "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_no_traceback(root, tmp_path, demo, change, words):
+    result = dry_run(root, tmp_path, demo | change)
+    assert result.returncode != 0
+    assert words in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_real_time_series_need_no_preprocessing_and_no_video(root, tmp_path, shared_data):
+    config = yaml.safe_load((root / "config" / "examples" / "timeseries.yaml").read_text())
+    config["output_dir"] = str(tmp_path / "out")
+    config["dataset"] |= {
+        "bids_dir": str(shared_data / "movie_fmri"),
+        "derivatives": str(shared_data / "movie_fmri" / "derivatives" / "xcp_d"),
+    }
+    config["video"]["precomputed_dir"] = str(shared_data / "movie_fmri" / "features")
+    table = jobs(dry_run(root, tmp_path, config))
+    assert table["extract"] == 28
+    assert not {"simulate", "preprocess", "preprocess_anatomy", "normalise", "embed"} & set(table)
+
+
+def test_environments_agree_with_the_tested_set(root):
+    pins = {line.strip() for line in (root / "requirements.txt").read_text().splitlines() if "==" in line}
+    for path in (root / "envs").glob("*.yaml"):
+        environment = yaml.safe_load(path.read_text())
+        pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+        assert set(pip) <= pins, path.name
+
+
+def test_every_rule_has_a_log_and_an_environment(root):
+    for path in (root / "workflow" / "rules").glob("*.smk"):
+        text = path.read_text()
+        for body in text.split("\nrule ")[1:]:
+            assert "log:" in body, (path.name, body.split(":")[0])
+            assert "conda:" in body, (path.name, body.split(":")[0])
