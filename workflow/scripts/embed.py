@@ -11,4 +11,6 @@ with job(snakemake):
     from neuroalign.config.video import Video
     from neuroalign.video.embed import embed
 
-    embed(snakemake.input.video, snakemake.output[0], Video(**snakemake.params.video), threads=snakemake.threads)
+    embed(
+        snakemake.input.video, snakemake.output[0], Video(**snakemake.params.video), threads=snakemake.threads
+    )

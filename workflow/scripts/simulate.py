@@ -11,5 +11,7 @@ with job(snakemake):
     from neuroalign.config.dataset import Simulate
     from neuroalign.simulate.dataset import make_dataset
 
-    bids_dir = next(Path(p).parent for p in snakemake.output.dataset if Path(p).name == "dataset_description.json")
+    bids_dir = next(
+        Path(p).parent for p in snakemake.output.dataset if Path(p).name == "dataset_description.json"
+    )
     make_dataset(Simulate(**snakemake.params.simulate), bids_dir, jobs=snakemake.threads)
