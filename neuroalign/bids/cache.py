@@ -167,6 +167,8 @@ def _states(root: Path) -> Iterator[tuple[str, str, float]]:
                 listing = sorted(entries, key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except PermissionError as error:
+            raise UserError(f"{folder} may not be read by this user; change its permissions.") from error
         for entry in listing:
             if entry.name == "dataset_description.json" or _RELEVANT.search(entry.name):
                 yield _state(entry, prefix + entry.name)

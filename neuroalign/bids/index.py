@@ -220,6 +220,7 @@ def _shown(runs: pd.DataFrame, stimuli: Path, problems: list[str]) -> tuple[pd.D
     resting = []
     silent: dict[str, list[str]] = defaultdict(list)
     no_column: dict[str, list[tuple[str, NoStimFile]]] = defaultdict(list)
+    known = len(problems)
     # Runs may inherit one table.
     cache: dict[str, list[Showing]] = {}
     for run in runs.to_dict("records"):
@@ -252,7 +253,7 @@ def _shown(runs: pd.DataFrame, stimuli: Path, problems: list[str]) -> tuple[pd.D
         logger.info("left out, because rest shows no stimulus: %s", listed(resting))
         runs = runs[~runs["run_id"].isin(resting)].reset_index(drop=True)
     table = presentation_table(shown, stimuli)
-    if table.empty:
+    if table.empty and len(problems) == known:
         problems.append(
             "No run shows a stimulus: name the file of each in column stim_file of the events tables."
         )

@@ -1,0 +1,294 @@
+"""Checking configuration and data before anything runs: every problem at once, each with what to do.
+
+The checks of single files are those of the stages that read them; this module knows only what to check.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from neuroalign.bids.cache import load_index
+from neuroalign.bids.filters import listed
+from neuroalign.bids.index import Index, build_index
+from neuroalign.bids.metadata import applicable
+from neuroalign.bids.naming import parse_entities, parse_name
+from neuroalign.config import Config
+from neuroalign.errors import Problems, UserError, nearest
+from neuroalign.io import open_hdf5, read_tsv
+
+# More missing files than this share one sentence.
+_MOST_SENTENCES = 5
+
+
+def validate(config: Config, *, deep: bool = False) -> list[str]:
+    """Check a configuration and the data it names.
+
+    Parameters
+    ----------
+    config : Config
+    deep : bool
+        Also read every compressed image to its end, which notices truncation.
+
+    Returns
+    -------
+    list of str
+        One sentence per problem, with what to do; empty if nothing is wrong. For a dataset that is simulated there
+        is nothing to check but the output folder: its files are made by the workflow.
+    """
+    problems: list[str] = []
+    _collect(problems, lambda: _output(config))
+    if config.dataset.simulate is None:
+        index = _collect_index(problems, config)
+        _collect(problems, lambda: _regions(config))
+        if index is not None:
+            problems += index.problems
+            _collect(problems, lambda: _brain_files(config, index.runs, deep))
+            _collect(problems, lambda: _timing(config, index))
+            _collect(problems, lambda: _stimuli(config, index.presentations))
+    _collect(problems, lambda: _template(config))
+    _collect(problems, lambda: _weights(config))
+    return list(dict.fromkeys(problems))
+
+
+def _collect(problems: list[str], check: Callable[[], Iterable[str]]) -> None:
+    try:
+        problems.extend(check())
+    except UserError as error:
+        problems.extend(_sentences(error))
+
+
+def _sentences(error: UserError) -> list[str]:
+    return error.problems if isinstance(error, Problems) else [str(error)]
+
+
+def _collect_index(problems: list[str], config: Config) -> Index | None:
+    """The index; from the cache where there is an output folder, so that a check leaves nothing new behind."""
+    out = Path(config.output_dir)
+    try:
+        if out.is_dir() and os.access(out, os.W_OK):
+            return load_index(config, out / "index" / ".cache")
+        return build_index(config)
+    except UserError as error:
+        problems.extend(_sentences(error))
+        return None
+
+
+# --- folders --------------------------------------------------------------------------------------------------
+
+
+def _output(config: Config) -> Iterator[str]:
+    out = Path(config.output_dir)
+    existing = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        yield f"output_dir {out} cannot be made, because {existing} is a file; set output_dir to another folder."
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield f"output_dir {out} cannot be written ({existing} is read-only for you); set output_dir to another folder."
+    for key in ("bids_dir", "derivatives"):
+        value = getattr(config.dataset, key)
+        if value and config.dataset.simulate is None and out.resolve().is_relative_to(Path(value).resolve()):
+            yield f"output_dir {out} lies inside dataset.{key} ({value}), which is only ever read; set it elsewhere."
+
+
+def _template(config: Config) -> Iterator[str]:
+    template = config.fmri.preprocess.template
+    if config.fmri.source == "raw" and template:
+        yield from _image(template, False, "fmri.preprocess.template")
+
+
+def _image(path: str, deep: bool, key: str = "") -> Iterator[str]:
+    from neuroalign.fmri.images import image_problem
+
+    if problem := image_problem(path, deep=deep):
+        yield f"{key}: {problem}" if key else problem
+
+
+# --- brain ----------------------------------------------------------------------------------------------------
+
+
+def _regions(config: Config) -> Iterator[str]:
+    """The atlas: readable, in the space of the images, with labels that the levels' patterns match."""
+    atlas = config.fmri.atlas
+    if config.fmri.source == "timeseries" or not atlas.image:
+        return
+    if problems := list(_image(atlas.image, False, "fmri.atlas.image")):
+        yield from problems
+        return
+    space = parse_entities(Path(atlas.image).name).get("space")
+    if space and space != config.fmri.space:
+        yield (
+            f"The atlas {atlas.image} is in space '{space}', but fmri.space is '{config.fmri.space}'; choose an atlas "
+            "in the space of the images, or images in that of the atlas."
+        )
+    tables = [Path(atlas.labels)] if atlas.labels else _label_tables(Path(atlas.image))
+    if not tables:
+        yield f"No table of region labels lies beside {atlas.image}; set fmri.atlas.labels to a TSV with columns index and label."
+        return
+    table = read_tsv(tables[-1], text=("label", "name"))
+    column = next((c for c in ("label", "name") if c in table), None)
+    if column is None or "index" not in table:
+        yield f"{tables[-1]} has columns {', '.join(map(str, table.columns))}; region labels need index and label (or name)."
+        return
+    yield from _level_problems(config, table[column], str(tables[-1]))
+
+
+def _label_tables(image: Path) -> list[Path]:
+    """TSV tables beside an atlas image that describe it by the inheritance principle, or have its name."""
+    try:
+        suffix = parse_name(image.name).suffix
+    except ValueError:
+        beside = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+        return [beside] if beside.exists() else []
+    return applicable(image, image.parent, suffix, ".tsv")
+
+
+def _level_problems(config: Config, labels: Iterable[str], where: str) -> Iterator[str]:
+    """Levels whose pattern matches none of some region labels."""
+    labels = [str(label) for label in labels]
+    for level, pattern in config.fmri.levels.items():
+        if not any(re.search(pattern, label) for label in labels):
+            yield (
+                f"No region of {where} matches level '{level}' ('{pattern}'); its labels are like "
+                f"{listed(labels[:3])}: change fmri.levels.{level}."
+            )
+
+
+def _brain_files(config: Config, runs: pd.DataFrame, deep: bool) -> Iterator[str]:
+    """Files that are there but cannot be used; absent ones are problems of the index."""
+    if config.fmri.source == "timeseries":
+        yield from _series(config, runs["timeseries"])
+        return
+    files = [*runs["bold"], *runs["t1w"]] if config.fmri.source == "raw" else [*runs["bold"], *runs["mask"]]
+    for file in dict.fromkeys(files):
+        if file and Path(file).exists():
+            yield from _image(file, deep)
+    if config.fmri.source == "fmriprep" and config.fmri.clean.strategy != "none":
+        without = runs.loc[runs["confounds"] == "", "run_id"]
+        if len(without):
+            yield (
+                f"{listed(without)} {'has' if len(without) == 1 else 'have'} no *_desc-confounds_timeseries.tsv, which "
+                f"fmri.clean.strategy '{config.fmri.clean.strategy}' needs; add it, or set the strategy to none."
+            )
+
+
+def _series(config: Config, files: Iterable[str]) -> Iterator[str]:
+    """Time series: readable, and with regions for every level; equal headers are reported once."""
+    seen: set[tuple[str, ...]] = set()
+    for file in files:
+        path = Path(file)
+        if not path.exists():
+            continue
+        if path.suffix == ".h5":
+            try:
+                with open_hdf5(path):
+                    continue
+            except UserError as error:
+                yield str(error)
+                continue
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            labels = tuple(lines.readline().rstrip("\r\n").split("\t"))
+            first_row = lines.readline()
+        if not first_row.strip():
+            yield f"{file} holds no time series (a header of regions and a row per volume); make it again."
+        elif labels not in seen:
+            seen.add(labels)
+            yield from _level_problems(config, labels, file)
+
+
+def _timing(config: Config, index: Index) -> Iterator[str]:
+    """Presentations that begin after the last volume: the events are of another run or in another unit."""
+    if config.fmri.source == "timeseries":
+        return
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+
+    latest = index.presentations.groupby("run_id")["onset"].max()
+    for run in index.runs.to_dict("records"):
+        try:
+            shape = nibabel.load(run["bold"]).shape
+        except (OSError, EOFError, ValueError, ImageFileError):
+            continue
+        if len(shape) != 4 or shape[3] < 2:
+            yield f"{run['bold']} has shape {shape}: a BOLD run needs four dimensions and several volumes."
+            continue
+        end = shape[3] * run["tr"]
+        if run["run_id"] in latest.index and latest[run["run_id"]] >= end:
+            yield (
+                f"{run['events']}: a stimulus begins at {latest[run['run_id']]:g} s, but {run['run_id']} ends at {end:g} s "
+                f"({shape[3]} volumes of {run['tr']:g} s); onsets are seconds from the first volume."
+            )
+
+
+# --- stimuli --------------------------------------------------------------------------------------------------
+
+
+def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
+    if config.video.backbone == "precomputed":
+        yield from _features(config, shown)
+        return
+    files = list(shown["stimulus_file"].unique())
+    missing = [file for file in files if not os.path.lexists(file)]
+    folder = config.dataset.stimuli_dir or f"{config.dataset.bids_dir}/stimuli"
+    if len(missing) > _MOST_SENTENCES:
+        yield (
+            f"{len(missing)} of {len(files)} stimuli are missing, among them {', '.join(missing[:3])}; put the files "
+            f"into {folder}, or set dataset.stimuli_dir to where they are."
+        )
+    else:
+        for file in missing:
+            beside = os.listdir(Path(file).parent) if Path(file).parent.is_dir() else []
+            yield (
+                f"The stimulus {file} is missing{nearest(Path(file).name, beside)}; put the file there, or set "
+                "dataset.stimuli_dir to where the stimuli are."
+            )
+    from neuroalign.video.probe import probe
+
+    for file in sorted(set(files) - set(missing)):
+        try:
+            probe(file)
+        except UserError as error:
+            yield str(error)
+
+
+def _features(config: Config, shown: pd.DataFrame) -> Iterator[str]:
+    """Features that are missing, unusable, or end before the stimulus does."""
+    import numpy as np
+
+    from neuroalign.video.precomputed import find_features
+
+    ends = (shown["offset"] + shown["duration"]).groupby(shown["stimulus"]).max()
+    for stimulus, end in ends.items():
+        try:
+            path = find_features(config.video.precomputed_dir, stimulus)
+            with open_hdf5(path) as file:
+                times = file["times"][()]
+        except UserError as error:
+            yield str(error)
+            continue
+        # The last window reaches half a step beyond its centre; one step more is rounding of the film's length.
+        step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        if end > times[-1] + 2 * step:
+            yield (
+                f"{path} ends at {times[-1]:g} s, but '{stimulus}' is shown up to its second {end:g}; compute the "
+                "features of the whole stimulus, or correct the durations in the events."
+            )
+
+
+def _weights(config: Config) -> Iterator[str]:
+    """Weights that are named as a folder must be there; what a hub id names may be fetched by the embedding job."""
+    weights = config.video.weights
+    if config.video.backbone in ("motion_energy", "precomputed") or not weights:
+        return
+    folder = Path(weights).expanduser()
+    looks_local = weights.startswith((".", "/", "~")) or weights.count("/") > 1
+    if not folder.is_dir():
+        if looks_local:
+            yield f"video.weights {weights} is not a folder; set it to a folder of saved weights or to a hub id."
+        return
+    for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
+        if not any(folder.glob(pattern)):
+            yield f"video.weights {weights} holds no {pattern}; save the model and its image processor there."

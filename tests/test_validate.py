@@ -1,0 +1,282 @@
+"""`validate` finds every problem at once, each as a sentence with what to do, and no other."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+
+from neuroalign.config import parse_config
+from neuroalign.validate import validate
+
+EVENTS = "onset\tduration\tstim_file\n2.0\t6.0\tfilm.mp4\n10.0\t4.0\tn/a\n"
+
+
+def image(path: Path, shape: tuple[int, ...], tr: float = 2.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nifti = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 1000, shape).astype(np.int16), np.eye(4))
+    if len(shape) == 4:
+        nifti.header.set_zooms((1, 1, 1, tr))
+    nibabel.save(nifti, path)
+
+
+def film(path: Path, seconds: float = 8.0) -> None:
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width = stream.height = 64
+        for number in range(int(seconds * 4)):
+            pixels = np.full((64, 64, 3), number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def features(path: Path, seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["times"] = np.arange(0.5, seconds)
+        file["features"] = np.zeros((len(file["times"]), 3), np.float32)
+
+
+class Project:
+    """A complete, tiny, valid raw dataset with its configuration."""
+
+    def __init__(self, folder: Path):
+        self.root = folder / "bids"
+        self.func = self.root / "sub-01/func"
+        self.bold = self.func / "sub-01_task-film_bold.nii.gz"
+        self.t1w = self.root / "sub-01/anat/sub-01_T1w.nii.gz"
+        self.film = self.root / "stimuli/film.mp4"
+        self.atlas = folder / "atlas/atlas-X_space-MNI152NLin2009cAsym_res-02_dseg.nii.gz"
+        self.labels = folder / "atlas/atlas-X_dseg.tsv"
+        image(self.bold, (8, 8, 8, 10))
+        image(self.t1w, (8, 8, 8))
+        image(self.atlas, (8, 8, 8))
+        film(self.film)
+        self.labels.write_text("index\tlabel\n1\tLH_Vis_1\n2\tLH_DorsAttn_1\n3\tLH_Default_1\n")
+        (self.root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+        (self.root / "task-film_bold.json").write_text('{"RepetitionTime": 2.0}')
+        (self.func / "sub-01_task-film_events.tsv").write_text(EVENTS)
+        self.values = {
+            "output_dir": str(folder / "out"),
+            "dataset": {"bids_dir": str(self.root)},
+            "fmri": {"atlas": {"image": str(self.atlas)}},
+        }
+
+    def derivatives(self, source: str) -> Path:
+        folder = self.root.parent / "derived/sub-01/func"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.values["dataset"]["derivatives"] = str(folder.parents[1])
+        self.values["fmri"]["source"] = source
+        return folder
+
+    def validate(self, **options) -> list[str]:
+        return validate(parse_config(json.loads(json.dumps(self.values))), **options)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_a_complete_dataset_has_no_problem_and_stays_as_it_is(project, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    assert project.validate() == []
+    assert project.validate(deep=True) == []
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "out").mkdir()
+    assert project.validate() == []
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def dangle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def remove_header(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"no image at all"))
+
+
+def write_events(project: Project, text: str) -> None:
+    (project.func / "sub-01_task-film_events.tsv").write_text(text)
+
+
+def set_(project: Project, section: str, **values) -> None:
+    project.values[section] = project.values.get(section, {}) | values
+
+
+CASES = {
+    "dataset absent": (lambda p: set_(p, "dataset", bids_dir="none/there"), "BIDS folder none/there does not exist"),
+    "filter": (lambda p: set_(p, "dataset", filters={"task": "flim"}), "did you mean 'film'"),
+    "dangling image": (lambda p: dangle(p.bold), "is a link to content that is not here"),
+    "no image": (lambda p: remove_header(p.bold), "no readable NIfTI"),
+    "broken anatomy": (lambda p: remove_header(p.t1w), r"T1w.nii.gz is truncated or no readable NIfTI"),
+    "one volume": (lambda p: image(p.bold, (8, 8, 8)), "needs four dimensions"),
+    "late onset": (lambda p: write_events(p, EVENTS.replace("2.0", "2000.0")), "begins at 2000 s, but .* ends at 20 s"),
+    "no stim_file": (lambda p: write_events(p, "onset\tduration\n0\t3\n"), "no column 'stim_file'"),
+    "stimulus absent": (lambda p: p.film.rename(p.film.with_name("fim.mp4")), "film.mp4 is missing; did you mean 'fim.mp4'"),
+    "stimulus dangling": (lambda p: dangle(p.film), "film.mp4 is a link"),
+    "stimulus damaged": (lambda p: p.film.write_bytes(b"no film"), "film.mp4 is not a video"),
+    "atlas absent": (lambda p: set_(p, "fmri", atlas={"image": "none.nii"}), "fmri.atlas.image: none.nii does not exist"),
+    "atlas in another space": (
+        lambda p: set_(p, "fmri", space="MNI152NLin6Asym"),
+        "is in space 'MNI152NLin2009cAsym', but fmri.space is 'MNI152NLin6Asym'",
+    ),
+    "level without region": (lambda p: set_(p, "fmri", levels={"early": "V1"}), "matches level 'early' .'V1'.; .*LH_Vis_1"),
+    "labels absent": (lambda p: p.labels.unlink(), "No table of region labels"),
+    "labels without label": (lambda p: p.labels.write_text("index\tregion\n1\tx\n"), "region labels need index and label"),
+    "template": (lambda p: set_(p, "fmri", preprocess={"template": "t.nii"}), "fmri.preprocess.template: t.nii does not exist"),
+    "output is a file": (lambda p: p.values.update(output_dir=str(p.labels)), "is a file; set output_dir"),
+    "weights": (
+        lambda p: set_(p, "video", backbone="resnet101", weights="./weights"),
+        "video.weights ./weights is not a folder",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_problem_is_found_alone(project, case):
+    spoil, sentence = CASES[case]
+    spoil(project)
+    problems = project.validate()
+    assert len(problems) == 1, problems
+    assert re.search(sentence, problems[0]), problems[0]
+
+
+def test_all_problems_are_found_together(project):
+    for case in (
+        "broken anatomy",
+        "late onset",
+        "stimulus dangling",
+        "template",
+        "weights",
+        "level without region",
+    ):
+        CASES[case][0](project)
+    assert len(project.validate()) == 6
+
+
+def test_an_output_folder_inside_the_dataset_is_refused(project):
+    project.values["output_dir"] = str(project.root / "derivatives/neuroalign")
+    (problem,) = project.validate()
+    assert "lies inside dataset.bids_dir" in problem
+
+
+def test_a_read_only_output_folder_is_named(project, tmp_path, monkeypatch):
+    # Permissions do not bind the administrator, who may well run the tests.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    (problem,) = project.validate()
+    assert "cannot be written" in problem
+
+
+def test_truncation_is_found_when_asked_to_read_everything(project):
+    truncate(project.bold)
+    assert project.validate() == []
+    (problem,) = project.validate(deep=True)
+    assert "sub-01_task-film_bold.nii.gz is truncated" in problem
+
+
+def test_many_missing_stimuli_share_a_sentence(project):
+    rows = "".join(f"{2 * i}\t1\ttrain/{i:04d}.mp4\n" for i in range(8))
+    write_events(project, EVENTS + rows)
+    (problem,) = project.validate()
+    assert "8 of 9 stimuli are missing, among them" in problem
+
+
+def test_preprocessed_runs_need_confounds_only_if_they_are_used(project):
+    folder = project.derivatives("fmriprep")
+    stem = "sub-01_task-film_space-MNI152NLin2009cAsym"
+    image(folder / f"{stem}_desc-preproc_bold.nii.gz", (8, 8, 8, 10))
+    image(folder / f"{stem}_desc-brain_mask.nii.gz", (8, 8, 8))
+    (problem,) = project.validate()
+    assert "has no *_desc-confounds_timeseries.tsv" in problem
+    set_(project, "fmri", clean={"strategy": "none"})
+    assert project.validate() == []
+    remove_header(folder / f"{stem}_desc-brain_mask.nii.gz")
+    assert "mask.nii.gz is truncated or no readable" in project.validate()[0]
+
+
+def test_time_series_need_rows_and_regions_of_every_level(project):
+    folder = project.derivatives("timeseries")
+    path = folder / "sub-01_task-film_atlas-X_timeseries.tsv"
+    path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n0\t1\t2\n")
+    assert project.validate() == []
+    path.write_text("LH_Vis_1\tLH_DorsAttn_1\n0\t1\n")
+    (problem,) = project.validate()
+    assert "matches level 'high'" in problem
+    path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n")
+    assert "holds no time series" in project.validate()[0]
+    path.rename(path.with_suffix(".h5"))
+    assert "is not a readable HDF5 file" in project.validate()[0]
+
+
+def test_precomputed_features_take_the_place_of_the_film(project, tmp_path):
+    project.film.unlink()
+    set_(project, "video", backbone="precomputed", precomputed_dir=str(tmp_path / "features"))
+    assert "is not a folder" in project.validate()[0]
+    features(tmp_path / "features/flm.h5", 8)
+    assert "did you mean 'flm'" in project.validate()[0]
+    features(tmp_path / "features/film.h5", 8)
+    assert project.validate() == []
+    features(tmp_path / "features/film.h5", 3)
+    (problem,) = project.validate()
+    assert "ends at 2.5 s, but 'film' is shown up to its second 6" in problem
+
+
+def test_weights_are_a_complete_folder_or_a_hub_id(project, tmp_path):
+    set_(project, "video", backbone="resnet101", weights="microsoft/resnet-101")
+    assert project.validate() == []
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    set_(project, "video", backbone="resnet101", weights=str(weights))
+    assert len(project.validate()) == 3
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        (weights / name).touch()
+    assert project.validate() == []
+
+
+def test_a_dataset_to_be_simulated_needs_nothing_yet(tmp_path):
+    values = {
+        "output_dir": str(tmp_path / "out"),
+        "dataset": {"simulate": {}, "bids_dir": str(tmp_path / "none")},
+    }
+    assert validate(parse_config(values)) == []
+
+
+def test_the_real_time_series_are_ready(shared_data, tmp_path):
+    root = shared_data / "movie_fmri"
+    values = {
+        "output_dir": str(tmp_path / "out"),
+        "dataset": {"bids_dir": str(root), "derivatives": str(root / "derivatives/xcp_d")},
+        "fmri": {"source": "timeseries", "atlas": {"name": "Schaefer200"}},
+        "video": {"backbone": "precomputed", "precomputed_dir": str(root / "features")},
+    }
+    assert validate(parse_config(values)) == []
+
+
+def test_the_real_atlas_agrees_with_its_labels(project, shared_data):
+    set_(
+        project,
+        "fmri",
+        atlas={
+            "image": str(
+                shared_data
+                / "atlas/atlas-Schaefer2018N200n7Tian2020S1_space-MNI152NLin2009cAsym_res-01_dseg.nii.gz"
+            )
+        },
+    )
+    assert project.validate() == []
