@@ -6,18 +6,14 @@ Only films that `normalise` wrote are read here: decord may hang on, or misread,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuroalign.errors import UserError
 from neuroalign.video.probe import check_file
 from neuroalign.video.windows import exact_rate
-
-if TYPE_CHECKING:
-    import decord
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,9 @@ def film(path: str | os.PathLike) -> Film:
     UserError
         If the file is missing or cannot be decoded.
     """
-    reader = open_film(path)
-    height, width = reader[0].shape[:2]
-    return Film(len(reader), _rate(reader), width, height)
+    reader = FilmReader(path)
+    height, width = reader.read([0]).shape[1:3]
+    return Film(len(reader), reader.fps, width, height)
 
 
 def iterate_frames(
@@ -82,39 +78,65 @@ def iterate_frames(
     """
     if batch < 1:
         raise ValueError(f"batch must be positive, got {batch}")
-    reader = open_film(path, size, threads)
-    fps = _rate(reader)
+    reader = FilmReader(path, size, threads)
     for first in range(0, len(reader), batch):
         index = np.arange(first, min(first + batch, len(reader)))
-        yield index / fps, reader.get_batch(index).asnumpy()
+        yield index / reader.fps, reader.read(index)
 
 
-def open_film(
-    path: str | os.PathLike, size: tuple[int, int] | None = None, threads: int = 1
-) -> decord.VideoReader:
-    """A decord reader on a mezzanine, scaling to `size` (width, height) if that is given.
+class FilmReader:
+    """Frames of a mezzanine by number.
+
+    Parameters
+    ----------
+    path : path
+        A film written by `normalise`.
+    size : tuple of int, optional
+        Width and height in pixels to which frames are scaled while they are decoded; as stored by default.
+    threads : int
+        Threads that decode.
+
+    Attributes
+    ----------
+    fps : float
+        Frames per second.
 
     Raises
     ------
     UserError
         If the file is missing or cannot be decoded.
     """
-    import decord
 
-    check_file(path)
-    width, height = size or (-1, -1)
-    try:
-        reader = decord.VideoReader(
-            os.fspath(path), ctx=decord.cpu(0), width=width, height=height, num_threads=threads
-        )
-        if len(reader) == 0:
-            raise RuntimeError("no frames")
-    except (decord.DECORDError, RuntimeError) as error:
-        raise UserError(
-            f"{path} is not a normalised video that can be decoded; normalise it again."
-        ) from error
-    return reader
+    def __init__(self, path: str | os.PathLike, size: tuple[int, int] | None = None, threads: int = 1):
+        import decord
 
+        check_file(path)
+        width, height = size or (-1, -1)
+        try:
+            self._reader = decord.VideoReader(
+                os.fspath(path), ctx=decord.cpu(0), width=width, height=height, num_threads=threads
+            )
+            if len(self._reader) == 0:
+                raise RuntimeError("no frames")
+            first = self._reader[0].asnumpy()
+            self._reader.seek(0)
+        except (decord.DECORDError, RuntimeError) as error:
+            raise UserError(
+                f"{path} is not a normalised video that can be decoded; normalise it again."
+            ) from error
+        self.fps = float(exact_rate(self._reader.get_avg_fps()))
+        # decord pads rows to a multiple of its alignment, and where the padded row is a multiple of the width (48 and
+        # 72 pixels, for instance) takes the padding for a fourth channel.
+        self._padded = first.shape[2] != 3
+        self._width = first.shape[1]
 
-def _rate(reader: decord.VideoReader) -> float:
-    return float(exact_rate(reader.get_avg_fps()))
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self._reader)
+
+    def read(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Frames by number, ideally ascending: uint8 of shape (n, height, width, 3)."""
+        if not self._padded:
+            return self._reader.get_batch(index).asnumpy()
+        frames = [self._reader[int(i)].asnumpy() for i in index]
+        return np.stack([f.reshape(len(f), -1, 3)[:, : self._width] for f in frames])

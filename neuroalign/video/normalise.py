@@ -87,7 +87,7 @@ def normalise(
                 "copy the file again or convert it."
             )
         warnings = complaints(outcome.messages)
-        damage = find_damage(source, info, reached, suspicious=bool(warnings) or outcome.code != 0)
+        damage = find_damage(source, info, reached, warnings)
         if damage is not None:
             raise UserError(f"{source} {damage}")
         if outcome.code != 0:

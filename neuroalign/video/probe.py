@@ -36,7 +36,7 @@ class VideoInfo:
     container, codec, pixel_format : str
         As ffmpeg calls them.
     index : int
-        The video stream that is used: the one ffmpeg's own choice falls on (the largest picture; covers last).
+        The video stream that is used: the largest picture, of equals the first; covers do not count.
     streams : tuple of str
         Kind of every stream, in order.
     width, height : int
@@ -104,9 +104,9 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     import av.error
 
     with open_container(path) as container:
-        stream = container.streams.best("video")
         kinds = tuple(s.type for s in container.streams)
-        if stream is None or _is_cover(stream):
+        stream = _best(container)
+        if stream is None:
             found = ", ".join(dict.fromkeys(kinds)) or "none"
             raise UserError(
                 f"{path} has no video stream (streams found: {found}); give a file with pictures."
@@ -131,7 +131,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
             width=frame.width,
             height=frame.height,
             sample_aspect=float(stream.sample_aspect_ratio or 1) or 1.0,
-            rotation=int(round(frame.rotation)) % 360,
+            rotation=round(frame.rotation) % 360,
             fps=float(stream.average_rate or stream.guessed_rate or 0),
             tick_s=float(stream.time_base),
             start_s=start,
@@ -159,8 +159,21 @@ def open_container(path: str | os.PathLike) -> av.container.InputContainer:
         # The prefix keeps names such as "concat:a|b" from being read as anything but a name.
         return av.open(f"file:{os.fspath(path)}", options={"format_whitelist": FORMATS})
     except (av.error.FFmpegError, EOFError) as error:
+        with open(path, "rb") as file:
+            family = file.read(12)[4:8]
+        if isinstance(error, EOFError):
+            raise UserError(
+                f"{path} holds no frames: it ends after its header; copy or make the file again."
+            ) from error
+        if family == b"ftyp":
+            # MP4 and QuickTime keep their index at the end unless told otherwise.
+            raise UserError(
+                f"{path} is cut off: the index at the end of the file is missing, so that it breaks at second 0; "
+                "copy the file again."
+            ) from error
         raise UserError(
-            f"{path} is not a video that can be read: it is of another kind, damaged or cut off ({error.strerror})."
+            f"{path} is not a video that can be read: it is of another kind or damaged ({error.strerror}); "
+            "give a video file."
         ) from error
 
 
@@ -202,9 +215,12 @@ _COLOUR_SPACES = {
 }
 
 
-def _is_cover(stream: av.video.stream.VideoStream) -> bool:
-    """True for the picture on the cover of a sound file."""
-    return "attached_pic" in str(stream.disposition).lower()
+def _best(container: av.container.InputContainer) -> av.video.stream.VideoStream | None:
+    """The video stream to show: the largest picture, of equals the first; never the cover of a sound file."""
+    from av.stream import Disposition
+
+    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    return max(films, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
 
 
 def _end(
@@ -212,6 +228,9 @@ def _end(
 ) -> tuple[float | None, bool]:
     """End of the video on a player's clock, and whether that is known of this very stream."""
     first = float(stream.start_time * stream.time_base) - start if stream.start_time is not None else 0.0
+    if container.format.name == "avi" and stream.frames:
+        # ffmpeg shortens the duration of an AVI to what the size of the file allows; the header's count stays.
+        return first + float(max(stream.frames, stream.duration or 0) * stream.time_base), True
     if stream.duration:
         return first + float(stream.duration * stream.time_base), True
     # Matroska keeps the length of a stream in a tag, as the time stamp of its end.

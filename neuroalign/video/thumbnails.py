@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from neuroalign.video.decode import film, open_film
-from neuroalign.video.windows import exact_rate
+from neuroalign.video.decode import FilmReader, film
 
 QUALITY = 80
 
@@ -72,11 +71,10 @@ def _frames(mezzanine: str | os.PathLike, times: Sequence[float], height: int) -
         return []
     source = film(mezzanine)
     width = max(1, round(height * source.width / source.height))
-    reader = open_film(mezzanine, (width, height))
-    fps = exact_rate(source.fps)
-    wanted = [min(max(int(np.floor(t * float(fps) + 1e-6)), 0), len(reader) - 1) for t in times]
+    reader = FilmReader(mezzanine, (width, height))
+    wanted = [min(max(int(np.floor(t * reader.fps + 1e-6)), 0), len(reader) - 1) for t in times]
     # One by one: a film's worth of frames at once would not fit, and the key frame before each is near.
-    pictures = {index: reader[index].asnumpy() for index in sorted(set(wanted))}
+    pictures = {index: reader.read([index])[0] for index in sorted(set(wanted))}
     return [pictures[index] for index in wanted]
 
 
