@@ -6,7 +6,6 @@ The checks of single files are those of the stages that read them; this module k
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -15,11 +14,9 @@ import pandas as pd
 from neuroalign.bids.cache import load_index
 from neuroalign.bids.filters import listed
 from neuroalign.bids.index import Index, build_index
-from neuroalign.bids.metadata import applicable
-from neuroalign.bids.naming import parse_entities, parse_name
 from neuroalign.config import Config
 from neuroalign.errors import Problems, UserError, nearest
-from neuroalign.io import open_hdf5, read_tsv
+from neuroalign.io import open_hdf5
 
 # More missing files than this share one sentence.
 _MOST_SENTENCES = 5
@@ -112,49 +109,18 @@ def _image(path: str, deep: bool, key: str = "") -> Iterator[str]:
 
 def _regions(config: Config) -> Iterator[str]:
     """The atlas: readable, in the space of the images, with labels that the levels' patterns match."""
-    atlas = config.fmri.atlas
-    if config.fmri.source == "timeseries" or not atlas.image:
+    if config.fmri.source == "timeseries":
         return
-    if problems := list(_image(atlas.image, False, "fmri.atlas.image")):
+    from neuroalign.fmri.atlas import assign_levels, load_atlas
+
+    if config.fmri.atlas.image and (
+        problems := list(_image(config.fmri.atlas.image, False, "fmri.atlas.image"))
+    ):
         yield from problems
         return
-    space = parse_entities(Path(atlas.image).name).get("space")
-    if space and space != config.fmri.space:
-        yield (
-            f"The atlas {atlas.image} is in space '{space}', but fmri.space is '{config.fmri.space}'; choose an atlas "
-            "in the space of the images, or images in that of the atlas."
-        )
-    tables = [Path(atlas.labels)] if atlas.labels else _label_tables(Path(atlas.image))
-    if not tables:
-        yield f"No table of region labels lies beside {atlas.image}; set fmri.atlas.labels to a TSV with columns index and label."
-        return
-    table = read_tsv(tables[-1], text=("label", "name"))
-    column = next((c for c in ("label", "name") if c in table), None)
-    if column is None or "index" not in table:
-        yield f"{tables[-1]} has columns {', '.join(map(str, table.columns))}; region labels need index and label (or name)."
-        return
-    yield from _level_problems(config, table[column], str(tables[-1]))
-
-
-def _label_tables(image: Path) -> list[Path]:
-    """TSV tables beside an atlas image that describe it by the inheritance principle, or have its name."""
-    try:
-        suffix = parse_name(image.name).suffix
-    except ValueError:
-        beside = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
-        return [beside] if beside.exists() else []
-    return applicable(image, image.parent, suffix, ".tsv")
-
-
-def _level_problems(config: Config, labels: Iterable[str], where: str) -> Iterator[str]:
-    """Levels whose pattern matches none of some region labels."""
-    labels = [str(label) for label in labels]
-    for level, pattern in config.fmri.levels.items():
-        if not any(re.search(pattern, label) for label in labels):
-            yield (
-                f"No region of {where} matches level '{level}' ('{pattern}'); its labels are like "
-                f"{listed(labels[:3])}: change fmri.levels.{level}."
-            )
+    # An atlas by name is fetched here, while a person watches, rather than in a job on a node without network.
+    atlas = load_atlas(config.fmri.atlas, config.fmri.space)
+    assign_levels(list(atlas.labels.values()), config.fmri.levels)
 
 
 def _brain_files(config: Config, runs: pd.DataFrame, deep: bool) -> Iterator[str]:
@@ -177,6 +143,8 @@ def _brain_files(config: Config, runs: pd.DataFrame, deep: bool) -> Iterator[str
 
 def _series(config: Config, files: Iterable[str]) -> Iterator[str]:
     """Time series: readable, and with regions for every level; equal headers are reported once."""
+    from neuroalign.fmri.atlas import assign_levels
+
     seen: set[tuple[str, ...]] = set()
     for file in files:
         path = Path(file)
@@ -196,7 +164,10 @@ def _series(config: Config, files: Iterable[str]) -> Iterator[str]:
             yield f"{file} holds no time series (a header of regions and a row per volume); make it again."
         elif labels not in seen:
             seen.add(labels)
-            yield from _level_problems(config, labels, file)
+            try:
+                assign_levels(labels, config.fmri.levels)
+            except UserError as error:
+                yield f"{file}: {error}"
 
 
 def _timing(config: Config, index: Index) -> Iterator[str]:

@@ -134,11 +134,11 @@ CASES = {
     "atlas absent": (lambda p: set_(p, "fmri", atlas={"image": "none.nii"}), "fmri.atlas.image: none.nii does not exist"),
     "atlas in another space": (
         lambda p: set_(p, "fmri", space="MNI152NLin6Asym"),
-        "is in space 'MNI152NLin2009cAsym', but fmri.space is 'MNI152NLin6Asym'",
+        r"another space \('MNI152NLin2009cAsym'\) than fmri.space \('MNI152NLin6Asym'\)",
     ),
-    "level without region": (lambda p: set_(p, "fmri", levels={"early": "V1"}), "matches level 'early' .'V1'.; .*LH_Vis_1"),
-    "labels absent": (lambda p: p.labels.unlink(), "No table of region labels"),
-    "labels without label": (lambda p: p.labels.write_text("index\tregion\n1\tx\n"), "region labels need index and label"),
+    "level without region": (lambda p: set_(p, "fmri", levels={"early": "V1"}), "matches 'V1' of level 'early'; .*LH_Vis_1"),
+    "labels absent": (lambda p: p.labels.unlink(), "No label table was found beside"),
+    "labels without label": (lambda p: p.labels.write_text("index\tregion\n1\tx\n"), "needs the columns 'index' and 'label'"),
     "template": (lambda p: set_(p, "fmri", preprocess={"template": "t.nii"}), "fmri.preprocess.template: t.nii does not exist"),
     "output is a file": (lambda p: p.values.update(output_dir=str(p.labels)), "is a file; set output_dir"),
     "weights": (
@@ -217,7 +217,7 @@ def test_time_series_need_rows_and_regions_of_every_level(project):
     assert project.validate() == []
     path.write_text("LH_Vis_1\tLH_DorsAttn_1\n0\t1\n")
     (problem,) = project.validate()
-    assert "matches level 'high'" in problem
+    assert "of level 'high'" in problem
     path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n")
     assert "holds no time series" in project.validate()[0]
     path.rename(path.with_suffix(".h5"))
