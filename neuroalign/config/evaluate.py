@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,10 +25,10 @@ BaselineName = Literal[
 class Evaluate(Section):
     """Retrieval evaluation (no key of this section retrains anything)."""
 
-    galleries: list[Literal["full"] | int] = Field(
+    galleries: list[Literal["full"] | Annotated[int, Field(ge=2)]] = Field(
         default_factory=lambda: ["full", 50, 300],
         min_length=1,
-        description="`full` and numbers of candidates (N-way, 2 or more); sizes above the test gallery are left out.",
+        description="`full` and numbers of candidates (N-way); sizes above the test gallery are left out.",
     )
     draws: int = Field(
         0,

@@ -6,26 +6,29 @@ control                   what is scored                                        
 ``shifted``               the model, every run's presentations rotated by half the run     chance
 ``shuffled``              the model, test presentations paired with labels at random       chance
 ``time_only``             ridge from smooth functions of clip time, in place of the brain  chance
-``shuffled_training``     ridge trained on pairs shuffled within subject                   chance
+``shuffled_training``     ridge trained on shuffled pairs, mean of ten shuffles            chance
 ``low_level``             ridge to luminance, contrast and motion only                     below_model
 ========================  ===============================================================  ============
 
 A control expected at chance passes unless it is credibly *above* chance, at a level that is 95 % for all subjects and
 directions of that control together (Bonferroni): a leak can only raise it, and few queries often give exactly zero
-hits. ``low_level`` passes where the model's value is better. Where nothing can be said (a single block), `passed` is
+hits. A map learned from one shuffle is a random map, and all test queries share its luck: its interval
+therefore resamples shuffles as well as blocks. ``low_level`` passes where the model's value is better. Where nothing can be said (a single block), `passed` is
 empty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from neuroalign.config.evaluate import Evaluate
-from neuroalign.evaluation.baselines._data import lag_for, material
-from neuroalign.evaluation.baselines.ridge import fit_and_score
+from neuroalign.evaluation.baselines._data import Material, cosine, flat, lag_for, material, score_test
+from neuroalign.evaluation.baselines.ridge import decompose, fit_and_score
+from neuroalign.evaluation.bootstrap import resample_weights
 from neuroalign.evaluation.retrieval import LOWER_IS_BETTER
 from neuroalign.evaluation.scores import SubjectScores
 from neuroalign.evaluation.statistics import Judge, Measure, average
@@ -51,6 +54,7 @@ COLUMNS = (
     "n_queries",
 )
 SIMULTANEOUS = 0.95
+SHUFFLES = 10
 _TIME_WIDTH_S = 60.0
 
 
@@ -92,7 +96,7 @@ def time_only_pairs(pairs: PairedDataset) -> PairedDataset:
     return PairedDataset(pairs.clips, brain, pairs.video)
 
 
-def trained_controls(pairs: PairedDataset, seed: int) -> dict[str, dict[str, SubjectScores]]:
+def trained_controls(pairs: PairedDataset, seed: int) -> dict[str, list[dict[str, SubjectScores]]]:
     """Train the control models of one fold and score its test windows.
 
     Parameters
@@ -103,22 +107,34 @@ def trained_controls(pairs: PairedDataset, seed: int) -> dict[str, dict[str, Sub
 
     Returns
     -------
-    scores : dict of control to dict of subject to SubjectScores
+    scores : dict of control to list (shuffles) of dict of subject to SubjectScores
         Without ``low_level`` where the pairs hold no low-level values (precomputed features).
     """
     lags = lag_for(pairs)
-    data = material(pairs, lags)
-    rng = np.random.default_rng([seed, 1])
-    shuffled = {
-        subject: {name: rng.permutation(part.contents) for name, part in parts.items()}
-        for subject, parts in data.subjects.items()
-    }
     found = {
-        "time_only": fit_and_score(material(time_only_pairs(pairs), (0.0,)))[0],
-        "shuffled_training": fit_and_score(data, contents=shuffled)[0],
+        "time_only": [fit_and_score(material(time_only_pairs(pairs), (0.0,)))[0]],
+        "shuffled_training": _shuffled_training(material(pairs, lags), seed),
     }
     if pairs.video.low_level is not None:
-        found["low_level"] = fit_and_score(material(pairs, lags, target=pairs.video.low_level))[0]
+        found["low_level"] = [fit_and_score(material(pairs, lags, target=pairs.video.low_level))[0]]
+    return found
+
+
+def _shuffled_training(data: Material, seed: int) -> list[dict[str, SubjectScores]]:
+    """Ridge on training pairs in which no window keeps its own clip, with the penalty of the true pairs."""
+    alpha = fit_and_score(data)[1]["alpha"]
+    fits = {s: decompose(flat(data.subjects[s]["train"].brain)) for s in data.trained()}
+    rng = np.random.default_rng([seed, 1])
+    found = []
+    for _ in range(SHUFFLES):
+        maps = {}
+        for subject, fit in fits.items():
+            contents = data.subjects[subject]["train"].contents
+            cycle = rng.permutation(len(contents))
+            mixed = np.empty_like(contents)
+            mixed[cycle] = contents[np.roll(cycle, 1)]
+            maps[subject] = fit(flat(data.video[mixed]))(alpha)
+        found.append(score_test(data, lambda s, brain, video, maps=maps: cosine(maps[s](brain), video), maps))
     return found
 
 
@@ -158,12 +174,19 @@ def controls_table(
             found = [judge.measure(items, own) for items, own in zip(seeds, sources, strict=True)]
             measured.setdefault(name, {})[direction] = _over_seeds(found)
         for name in trained[0]:
-            items = [
-                make_trials(order_scores(scores, pairs.clips), "score", pairs.clips, subject, fold, direction)
-                for fold, (pairs, found) in enumerate(zip(folds, trained, strict=True))
-                for subject, scores in found[name].items()
+            found = [
+                judge.measure(
+                    [
+                        make_trials(
+                            order_scores(scores, pairs.clips), "score", pairs.clips, subject, fold, direction
+                        )
+                        for fold, (pairs, own) in enumerate(zip(folds, trained, strict=True))
+                        for subject, scores in own[name][draw].items()
+                    ]
+                )
+                for draw in range(len(trained[0][name]))
             ]
-            measured.setdefault(name, {})[direction] = judge.measure(items)
+            measured.setdefault(name, {})[direction] = _over_draws(found, config.seed)
     rows = []
     for name, directions in measured.items():
         count = sum(len(subjects) for subjects in directions.values())
@@ -185,6 +208,20 @@ def _over_seeds(found: list[dict[str, list[Measure]]]) -> dict[str, list[Measure
     return {
         name: [average(same) for same in zip(*(f[name] for f in found), strict=True)] for name in found[0]
     }
+
+
+def _over_draws(found: list[dict[str, list[Measure]]], seed: int) -> dict[str, list[Measure]]:
+    """The mean over draws of a control, with a distribution that resamples draws as well as blocks."""
+    merged = _over_seeds(found)
+    if len(found) == 1:
+        return merged
+    rng = np.random.default_rng([seed, 4])
+    for subject, measures in merged.items():
+        for i, measure in enumerate(measures):
+            each = np.stack([f[subject][i].distribution for f in found], axis=1)
+            weights = resample_weights(len(found), len(each), rng) / len(found)
+            measures[i] = replace(measure, distribution=(each * weights).sum(axis=1))
+    return merged
 
 
 def _judged(control: str, measure: Measure, model_value: float | None, count: int) -> dict[str, object]:

@@ -218,12 +218,12 @@ def chance(metric: str, size: np.ndarray | int, ways: int | None = None) -> floa
     ----------
     metric : str
     size : int or int array of shape (queries,)
-        Gallery of each query; the mean over queries is returned.
+        Gallery of each query; the mean over queries is returned (their median for the median rank).
     ways : int, optional
         N of N-way retrieval, which then stands for n.
     """
     sizes = np.atleast_1d(np.asarray(size if ways is None else ways))
-    return float(np.mean([_chance(metric, int(n)) for n in sizes]))
+    return float(summarise(metric, np.array([_chance(metric, int(n)) for n in sizes])))
 
 
 @lru_cache(maxsize=4096)

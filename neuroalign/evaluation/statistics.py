@@ -119,9 +119,7 @@ class Judge:
 
     def __init__(self, config: Evaluate, rotations: bool = True):
         self.config = config
-        self.rotations = (
-            permutation.Rotations(config.permutations, config.block_s, config.seed) if rotations else None
-        )
+        self.rotations = permutation.Rotations(config.permutations, config.seed) if rotations else None
         self._weights: dict[int, np.ndarray] = {}
 
     def weights(self, blocks: int) -> np.ndarray:

@@ -70,7 +70,7 @@ def run(pairs: PairedDataset, seed: int, pooled: bool = False) -> tuple[dict[str
         require_same_units(data, "pooled_cca")
         train = data.pooled("train")
         one = fit_cca(flat(train.brain), flat(data.video[train.contents]))
-        models = {s: one for s in data.subjects}
+        models = dict.fromkeys(data.subjects, one)
     else:
         models = {
             s: fit_cca(flat(part["train"].brain), flat(data.video[part["train"].contents]))
