@@ -99,14 +99,21 @@ def read_image(
     if ndim == 3 and data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]
     if ndim is not None and data.ndim != ndim:
-        raise UserError(f"{path} has {data.ndim} dimensions where {ndim} are needed; check that it is the right image.")
+        raise UserError(
+            f"{path} has {data.ndim} dimensions where {ndim} are needed; check that it is the right image."
+        )
     if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
         data = np.nan_to_num(data, copy=True, nan=0.0, posinf=0.0, neginf=0.0)
     return data, image
 
 
 def write_image(
-    path: str | os.PathLike, data: np.ndarray, affine: np.ndarray, *, tr: float | None = None, start_s: float = 0.0
+    path: str | os.PathLike,
+    data: np.ndarray,
+    affine: np.ndarray,
+    *,
+    tr: float | None = None,
+    start_s: float = 0.0,
 ) -> None:
     """Write a NIfTI image atomically, with units and both forms of the affine set.
 

@@ -74,23 +74,34 @@ def repetition_time(metadata: Mapping[str, Any], header_tr: float | None, name: 
     if tr is None and metadata.get("VolumeTiming") is not None:
         steps = np.diff(np.asarray(metadata["VolumeTiming"], float))
         if steps.size == 0 or np.ptp(steps) > _TOLERANCE_S:
-            raise UserError(f"{name}: VolumeTiming is irregular; only a constant repetition time is supported.")
+            raise UserError(
+                f"{name}: VolumeTiming is irregular; only a constant repetition time is supported."
+            )
         tr = float(steps[0])
     usable = header_tr is not None and np.isfinite(header_tr) and header_tr > 0
     if tr is None:
         if not usable:
-            raise UserError(f"{name}: no RepetitionTime in any sidecar nor in the header; add it to the sidecar.")
-        logger.warning("%s: no RepetitionTime in any sidecar; %g s is taken from the header.", name, header_tr)
+            raise UserError(
+                f"{name}: no RepetitionTime in any sidecar nor in the header; add it to the sidecar."
+            )
+        logger.warning(
+            "%s: no RepetitionTime in any sidecar; %g s is taken from the header.", name, header_tr
+        )
         return float(header_tr)
     try:
         tr = float(tr)
     except (TypeError, ValueError):
         tr = -1.0
     if not np.isfinite(tr) or tr <= 0:
-        raise UserError(f"{name}: RepetitionTime is {metadata.get('RepetitionTime')!r}; it must be positive seconds.")
+        raise UserError(
+            f"{name}: RepetitionTime is {metadata.get('RepetitionTime')!r}; it must be positive seconds."
+        )
     if usable and abs(tr - header_tr) > _TOLERANCE_S:
         logger.warning(
-            "%s: RepetitionTime is %g s in the sidecar and %g s in the header; the sidecar is used.", name, tr, header_tr
+            "%s: RepetitionTime is %g s in the sidecar and %g s in the header; the sidecar is used.",
+            name,
+            tr,
+            header_tr,
         )
     return tr
 

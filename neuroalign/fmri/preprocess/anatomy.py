@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from neuroalign.io import write_json
 logger = logging.getLogger(__name__)
 
 _COARSE_MM = 4.0
+_ROUGH, _FULL = (40, 20, 0), (30, 20, 5)  # SyN iterations, coarse to fine
 _FINE_VOXEL_MM = 1.25  # T1w images at least this fine are registered at 2 mm, coarser ones at 3 mm
 NILEARN_SPACES = ("MNI152NLin2009cAsym", "MNI152NLin2009aSym", "MNI152NLin2009aAsym", "MNI152NLin2009cSym")
 
@@ -63,11 +65,7 @@ def load_template(space: str, image: str | os.PathLike | None, resolution_mm: fl
                 f"There is no built-in template of space '{space}'; set fmri.preprocess.template to a brain-extracted "
                 "T1w image of it."
             )
-        from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
-
-        whole = load_mni152_template(resolution=1)
-        data, affine = np.asarray(whole.dataobj, np.float32), whole.affine
-        brain = np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0
+        data, brain, affine = _nilearn_template()
     else:
         data, whole = read_image(image, ndim=3)
         affine, brain = whole.affine, data > 0
@@ -80,8 +78,21 @@ def load_template(space: str, image: str | os.PathLike | None, resolution_mm: fl
     return Template(data=np.where(inside, coarse, 0).astype(np.float32), mask=inside, affine=grid)
 
 
+@lru_cache(maxsize=1)
+def _nilearn_template() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+
+    image = load_mni152_template(resolution=1)
+    brain = np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0
+    return np.asarray(image.dataobj, np.float32), brain, image.affine
+
+
 def preprocess_anatomy(
-    t1w: str | os.PathLike, folder: str | os.PathLike, *, space: str, template: str | os.PathLike | None = None
+    t1w: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    space: str,
+    template: str | os.PathLike | None = None,
 ) -> dict[str, Path]:
     """Preprocess one T1w image and write it as BIDS derivatives.
 
@@ -120,9 +131,9 @@ def preprocess_anatomy(
 
     linear, field = _affine(head, grid, brain_template, space, template, str(t1w))
     head = head / field
-    brain, warp, inverse = _normalise(head, grid, brain_template, linear)
+    brain, _, _ = _normalise(head, grid, brain_template, linear, iterations=_ROUGH)
     # Once more with the better mask: the first one came from an affine, and cut or kept a little too much.
-    brain, warp, inverse = _normalise(head, grid, brain_template, linear, brain=brain)
+    brain, warp, inverse = _normalise(head, grid, brain_template, linear, brain=brain, iterations=_FULL)
 
     whole_field = to_grid(field, grid, data.shape, affine, order=1)
     corrected = (data / np.where(whole_field > 0, whole_field, 1)).astype(np.float32)
@@ -144,23 +155,38 @@ def preprocess_anatomy(
     sources = {"Sources": [source_uri(t1w)]}
     write_json(paths["t1w_json"], {**sources, "SkullStripped": False})
     write_json(paths["mask_json"], {**sources, "Type": "Brain", "RawSources": [source_uri(t1w)]})
-    logger.info("%s: brain of %.0f ml", Path(t1w).name, whole_brain.sum() * np.prod(voxel_sizes(affine)) / 1000)
+    logger.info(
+        "%s: brain of %.0f ml", Path(t1w).name, whole_brain.sum() * np.prod(voxel_sizes(affine)) / 1000
+    )
     return paths
 
 
 def _affine(
-    head: np.ndarray, grid: np.ndarray, brain: Template, space: str, template: str | os.PathLike | None, name: str
+    head: np.ndarray,
+    grid: np.ndarray,
+    brain: Template,
+    space: str,
+    template: str | os.PathLike | None,
+    name: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The affine template → T1w, and the bias field of the head."""
     coarse = load_template(space, template, _COARSE_MM)
     start = masks.initial_alignment(head, grid, coarse.data, coarse.affine, coarse.mask)
     rough = _carry(brain, start, head.shape, grid)
     if rough.sum() * np.prod(voxel_sizes(grid)) < 3e5:
-        raise UserError(f"{name}: no brain was found in the image; check its orientation and that it is a T1w image.")
+        raise UserError(
+            f"{name}: no brain was found in the image; check its orientation and that it is a T1w image."
+        )
     field = register.correct_bias(head, grid, rough & (head > 0))
     around = binary_dilation(brain.mask, masks.ball(4.0, brain.affine))
     linear = register.linear(
-        brain.data, brain.affine, head / field, grid, kind="Affine", start=start, mask=around.astype(np.float32)
+        brain.data,
+        brain.affine,
+        head / field,
+        grid,
+        kind="Affine",
+        start=start,
+        mask=around.astype(np.float32),
     )
     return linear, field
 
@@ -175,13 +201,19 @@ def _carry(brain: Template, linear: np.ndarray, shape: tuple[int, ...], grid: np
 
 
 def _normalise(
-    head: np.ndarray, grid: np.ndarray, template: Template, linear: np.ndarray, brain: np.ndarray | None = None
+    head: np.ndarray,
+    grid: np.ndarray,
+    template: Template,
+    linear: np.ndarray,
+    *,
+    iterations: tuple[int, ...],
+    brain: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """SyN of the masked head to the template; the brain mask it implies, the warp and its inverse."""
     if brain is None:
         brain = _trim(head, _carry(template, linear, head.shape, grid), grid)
     warp, inverse = register.diffeomorphic(
-        template.data, template.affine, np.where(brain, head, 0), grid, start=linear
+        template.data, template.affine, np.where(brain, head, 0), grid, start=linear, iterations=iterations
     )
     back = np.linalg.inv(linear)
     field = Displacement(inverse, template.affine)

@@ -157,7 +157,9 @@ def tissue_classes(t1w: np.ndarray, mask: np.ndarray) -> np.ndarray:
     centres = np.percentile(values, [8, 45, 85])
     for _ in range(50):
         nearest = np.abs(values[:, None] - centres).argmin(axis=1)
-        moved = np.array([values[nearest == k].mean() if (nearest == k).any() else centres[k] for k in range(3)])
+        moved = np.array(
+            [values[nearest == k].mean() if (nearest == k).any() else centres[k] for k in range(3)]
+        )
         if np.allclose(moved, centres, rtol=1e-5):
             break
         centres = moved

@@ -145,7 +145,9 @@ def _chain(fit: RigidFit, data: np.ndarray, middle: int) -> tuple[np.ndarray, np
     return matrices, residual
 
 
-def _retry(fit: RigidFit, data: np.ndarray, matrices: np.ndarray, residual: np.ndarray, mask: np.ndarray) -> None:
+def _retry(
+    fit: RigidFit, data: np.ndarray, matrices: np.ndarray, residual: np.ndarray, mask: np.ndarray
+) -> None:
     """Volumes that fit badly (a jump beyond the reach of fine detail) start again from a coarse fit, in place."""
     poor = np.flatnonzero(residual > (1 + _POOR_FIT) * np.median(residual))
     if poor.size == 0:
@@ -233,7 +235,9 @@ class RigidFit:
             pull = (self.inverse @ matrix).astype(np.float32)
             where = pull[:3, :3] @ self._points.T + pull[:3, 3:]
             outside = ((where < -0.5) | (where > limits + 0.5)).any(axis=0)
-            difference = map_coordinates(moving, where, order=1, mode="nearest").astype(np.float64) - self._values
+            difference = (
+                map_coordinates(moving, where, order=1, mode="nearest").astype(np.float64) - self._values
+            )
             difference[outside] = 0.0
             weights = cho_solve(self._factor, self._design.T @ difference)
             left = float(np.sqrt(np.mean((difference - self._design @ weights) ** 2)))

@@ -72,7 +72,9 @@ def output_grid(
         Axes along those of the template; outer edges of the first voxels coincide.
     """
     sizes = voxel_sizes(template_affine)
-    shape = tuple(int(np.ceil(n * s / resolution_mm - 1e-6)) for n, s in zip(template_shape[:3], sizes, strict=True))
+    shape = tuple(
+        int(np.ceil(n * s / resolution_mm - 1e-6)) for n, s in zip(template_shape[:3], sizes, strict=True)
+    )
     affine = np.array(template_affine, float)
     affine[:3, :3] *= resolution_mm / sizes
     affine[:3, 3] += (affine[:3, :3] - template_affine[:3, :3]).sum(axis=1) / 2
@@ -119,9 +121,7 @@ def resample_volumes(
     return out
 
 
-def sample(
-    data: np.ndarray, affine: np.ndarray, points: np.ndarray, *, order: int = 1
-) -> np.ndarray:
+def sample(data: np.ndarray, affine: np.ndarray, points: np.ndarray, *, order: int = 1) -> np.ndarray:
     """A 3-D image at world points, shape (points,); 0 outside its field of view."""
     inverse = np.linalg.inv(affine)
     where = (points @ inverse[:3, :3].T + inverse[:3, 3]).T
@@ -129,7 +129,13 @@ def sample(
 
 
 def pull_image(
-    data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target: np.ndarray, transform, *, order: int = 1
+    data: np.ndarray,
+    affine: np.ndarray,
+    shape: tuple[int, ...],
+    target: np.ndarray,
+    transform,
+    *,
+    order: int = 1,
 ) -> np.ndarray:
     """An image on a grid of another space.
 

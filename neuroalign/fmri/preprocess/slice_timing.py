@@ -15,7 +15,9 @@ _AXES = {"i": 0, "j": 1, "k": 2}
 _NEGLIGIBLE = 1e-6
 
 
-def slice_times(metadata: Mapping[str, Any], shape: tuple[int, ...], tr: float, name: str) -> tuple[np.ndarray, int] | None:
+def slice_times(
+    metadata: Mapping[str, Any], shape: tuple[int, ...], tr: float, name: str
+) -> tuple[np.ndarray, int] | None:
     """Acquisition time of each slice, and the axis of slices.
 
     Parameters
@@ -46,7 +48,9 @@ def slice_times(metadata: Mapping[str, Any], shape: tuple[int, ...], tr: float, 
         return None
     direction = str(metadata.get("SliceEncodingDirection") or "k")
     if direction[0] not in _AXES:
-        raise UserError(f"{name}: SliceEncodingDirection is '{direction}'; it must be one of i, j, k, i-, j-, k-.")
+        raise UserError(
+            f"{name}: SliceEncodingDirection is '{direction}'; it must be one of i, j, k, i-, j-, k-."
+        )
     axis = _AXES[direction[0]]
     times = np.asarray(listed, float)
     if len(times) != shape[axis]:
@@ -69,7 +73,9 @@ def reference_time(times: np.ndarray) -> float:
     return float((times.min() + times.max()) / 2)
 
 
-def correct_slice_timing(data: np.ndarray, times: np.ndarray, tr: float, axis: int, reference: float) -> np.ndarray:
+def correct_slice_timing(
+    data: np.ndarray, times: np.ndarray, tr: float, axis: int, reference: float
+) -> np.ndarray:
     """Move every slice in time to `reference` by cubic spline interpolation.
 
     Parameters

@@ -1,0 +1,214 @@
+"""Signal cleaning of regional series: which confounds, which volumes, one regression; docs/confounds.md."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neuroalign.config.fmri import Clean
+from neuroalign.errors import UserError
+from neuroalign.io import read_tsv
+
+logger = logging.getLogger(__name__)
+
+# Thresholds are written out: nilearn's defaults changed between versions. Slow drift is left to `clean_series`.
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "motion": {"strategy": ("motion",), "motion": "full"},
+    "simple": {"strategy": ("motion", "wm_csf"), "motion": "full", "wm_csf": "basic"},
+    "scrubbing": {
+        "strategy": ("motion", "wm_csf", "scrub"),
+        "motion": "full",
+        "wm_csf": "full",
+        "scrub": 5,
+        "std_dvars_threshold": 1.5,
+    },
+    "compcor": {
+        "strategy": ("motion", "high_pass", "compcor"),
+        "motion": "full",
+        "compcor": "anat_combined",
+        "n_compcor": 6,
+    },
+}
+_SCRUB_FD_MM = 0.5
+_MIN_KEPT = 0.4
+
+
+def load_run_confounds(
+    bold: str | os.PathLike, confounds: str | os.PathLike | None, config: Clean, n_volumes: int
+) -> tuple[pd.DataFrame | None, np.ndarray]:
+    """Confound columns of a run and the volumes to keep.
+
+    Parameters
+    ----------
+    bold : path
+        Preprocessed BOLD; its name leads nilearn to the confounds beside it (fMRIPrep's naming).
+    confounds : path or None
+        The confounds table, for framewise displacement and volumes not at steady state.
+    config : Clean
+        `strategy` and `fd_threshold_mm`.
+    n_volumes : int
+
+    Returns
+    -------
+    columns : DataFrame of shape (volumes, n) or None
+        What is regressed out; None for strategy ``none``.
+    keep : bool array of shape (volumes,)
+        False where framewise displacement exceeds the threshold, the strategy scrubs, or the volume is not at
+        steady state.
+
+    Raises
+    ------
+    UserError
+        If the table is missing, lacks columns of the strategy, or has another number of rows.
+    """
+    path = Path(confounds) if confounds else None
+    if path is None or not path.exists():
+        if config.strategy == "none":
+            return None, np.ones(n_volumes, bool)
+        raise UserError(
+            f"{Path(bold).name} has no confounds table{f' at {path}' if path else ''}; provide it, or set "
+            "fmri.clean.strategy to none."
+        )
+    table = read_tsv(path)
+    if len(table) != n_volumes:
+        raise UserError(
+            f"{path} has {len(table)} rows for {n_volumes} volumes; both must come from the same run."
+        )
+    keep = np.ones(n_volumes, bool)
+    if config.fd_threshold_mm is not None and "framewise_displacement" in table:
+        keep &= ~(table["framewise_displacement"].fillna(0.0).to_numpy() > config.fd_threshold_mm)
+    dummies = [c for c in table if c.startswith("non_steady_state_outlier")]
+    keep &= ~(table[dummies] > 0).any(axis=1).to_numpy()
+    options = dict(STRATEGIES[config.strategy])
+    if not options:
+        return None, keep
+    if config.strategy == "scrubbing":
+        options["fd_threshold"] = config.fd_threshold_mm or _SCRUB_FD_MM
+
+    from nilearn.interfaces.fmriprep import load_confounds
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            columns, sample_mask = load_confounds(str(bold), demean=True, **options)
+    except ValueError as error:
+        raise UserError(
+            f"{path} does not serve fmri.clean.strategy '{config.strategy}' ({' '.join(str(error).split())}); choose "
+            "another strategy."
+        ) from error
+    if sample_mask is not None:
+        kept = np.zeros(n_volumes, bool)
+        kept[sample_mask] = True
+        keep &= kept
+    columns = columns.drop(columns=[c for c in columns if c.startswith("cosine")])
+    return columns.fillna(0.0), keep
+
+
+def check_kept(keep: np.ndarray, name: str) -> None:
+    """Refuse a run of which hardly anything is left; say so when much is gone.
+
+    Raises
+    ------
+    UserError
+        If fewer than 40 % of the volumes are kept.
+    """
+    share = float(keep.mean())
+    if share < _MIN_KEPT:
+        raise UserError(
+            f"{name}: only {keep.sum()} of {len(keep)} volumes remain after censoring; leave the run out "
+            "(dataset.filters) or raise fmri.clean.fd_threshold_mm."
+        )
+    if share < 0.8:
+        logger.warning("%s: %d of %d volumes are censored.", name, (~keep).sum(), len(keep))
+
+
+def clean_series(
+    series: np.ndarray, keep: np.ndarray, tr: float, config: Clean, confounds: pd.DataFrame | None, name: str
+) -> np.ndarray:
+    """Detrend, filter and regress confounds out of regional series.
+
+    Parameters
+    ----------
+    series : array of shape (volumes, units)
+    keep : bool array of shape (volumes,)
+        Censored volumes take no part in any fit.
+    tr : float
+        Repetition time, seconds.
+    config : Clean
+    confounds : DataFrame of shape (volumes, n) or None
+    name : str
+        The run, for messages.
+
+    Returns
+    -------
+    float32 array of shape (volumes, units)
+        Censored volumes hold a linear interpolation of their neighbours (they are flagged, and must be left out
+        by `keep`); units without signal are 0.
+
+    Raises
+    ------
+    UserError
+        If the regressors leave no degree of freedom.
+
+    Notes
+    -----
+    Without a low-pass, slow drift is a set of discrete cosines regressed out together with the confounds. With
+    one, a Butterworth band-pass is applied to series and confounds alike before the regression. Both are
+    nilearn's `signal.clean`, so that nothing is put back by filtering after regressing (Lindquist et al. 2019).
+    """
+    from nilearn import signal
+
+    volumes = len(series)
+    high, low = config.high_pass_hz or None, config.low_pass_hz
+    if low is not None and low >= 0.5 / tr:
+        logger.warning(
+            "%s: fmri.clean.low_pass_hz is above the Nyquist frequency (%g Hz); not applied.", name, 0.5 / tr
+        )
+        low = None
+    drifts = int(2 * volumes * tr * high) if high else 0
+    columns = 1 + drifts + (confounds.shape[1] if confounds is not None else 0)
+    if columns >= keep.sum() - 2:
+        raise UserError(
+            f"{name}: {columns} regressors for {keep.sum()} kept volumes leave nothing to analyse; choose a smaller "
+            "fmri.clean.strategy or a higher fmri.clean.fd_threshold_mm."
+        )
+    alive = series[keep].std(axis=0) > 1e-6 * np.abs(series[keep]).max(axis=0, initial=0)
+    out = np.zeros(series.shape, np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cleaned = signal.clean(
+            np.asarray(series[:, alive], np.float64),
+            detrend=True,
+            standardize="zscore_sample" if config.standardize else None,
+            standardize_confounds=True,
+            confounds=None if confounds is None else confounds.to_numpy(float),
+            sample_mask=None if keep.all() else np.flatnonzero(keep),
+            t_r=tr,
+            high_pass=high,
+            low_pass=low,
+            filter="butterworth" if low is not None else ("cosine" if high else False),
+            extrapolate=False,
+        )
+    kept = np.flatnonzero(keep)
+    if len(cleaned) != len(kept):
+        # Butterworth without extrapolation trims censored ends: those ends stay flagged and interpolated.
+        raise ValueError(f"{name}: cleaning returned {len(cleaned)} of {len(kept)} volumes")
+    out[:, alive] = interpolate(cleaned, keep)
+    return np.nan_to_num(out)
+
+
+def interpolate(kept_rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Rows for all volumes from those of the kept ones, linear in between, held at the ends."""
+    kept, every = np.flatnonzero(keep), np.arange(len(keep))
+    left = np.clip(np.searchsorted(kept, every, side="right") - 1, 0, len(kept) - 1)
+    right = np.clip(np.searchsorted(kept, every, side="left"), 0, len(kept) - 1)
+    gap = np.maximum(kept[right] - kept[left], 1)
+    weight = np.clip((every - kept[left]) / gap, 0, 1)[:, None]
+    return kept_rows[left] * (1 - weight) + kept_rows[right] * weight

@@ -1,0 +1,230 @@
+"""Confound time series in fMRIPrep's naming, so that nilearn's ``load_confounds`` reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+HEAD_RADIUS_MM = 50.0
+COSINE_CUTOFF_S = 128.0
+COMPONENTS = 6
+_MAX_DUMMIES_OF = 50
+_OUTLIER = 3.5
+
+
+def framewise_displacement(parameters: np.ndarray, radius_mm: float = HEAD_RADIUS_MM) -> np.ndarray:
+    """Framewise displacement (Power et al. 2012).
+
+    Parameters
+    ----------
+    parameters : array of shape (volumes, 6)
+        Translations in mm, then rotations in radians.
+    radius_mm : float
+        Rotations count as arcs on a sphere of this radius.
+
+    Returns
+    -------
+    array of shape (volumes,)
+        Sum of absolute changes to the volume before, mm; the first is NaN.
+    """
+    scaled = np.array(parameters, float)
+    scaled[:, 3:] *= radius_mm
+    return np.concatenate([[np.nan], np.abs(np.diff(scaled, axis=0)).sum(axis=1)])
+
+
+def dvars(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """DVARS, and standardised DVARS (Power et al. 2012; Nichols 2017).
+
+    Parameters
+    ----------
+    series : array of shape (voxels, volumes)
+        Of the brain; scaled here to a median of 1000.
+
+    Returns
+    -------
+    dvars, std_dvars : array of shape (volumes,)
+        Root mean square over voxels of the change to the volume before; divided by what a series with the same
+        robust spread and lag-one autocorrelation would show. The first is NaN.
+    """
+    scale = np.median(series)
+    scaled = series * (1000.0 / scale if scale > 0 else 1.0)
+    change = np.sqrt(np.mean(np.diff(scaled, axis=1) ** 2, axis=0, dtype=np.float64))
+    low, high = np.percentile(scaled, [25, 75], axis=1)
+    spread = (high - low) / 1.349
+    centred = scaled - scaled.mean(axis=1, keepdims=True)
+    power = (centred**2).sum(axis=1)
+    lagged = (centred[:, 1:] * centred[:, :-1]).sum(axis=1)
+    correlation = np.divide(lagged, power, out=np.zeros_like(lagged), where=power > 0)
+    expected = np.mean(np.sqrt(2 * np.clip(1 - correlation, 0, 2)) * spread)
+    first = [np.nan]
+    return np.concatenate([first, change]), np.concatenate(
+        [first, change / expected if expected > 0 else change * 0]
+    )
+
+
+def non_steady_state(global_signal: np.ndarray) -> int:
+    """How many volumes at the start of a run are not at magnetic steady state.
+
+    Parameters
+    ----------
+    global_signal : array of shape (volumes,)
+        Mean of the raw image (or of its brain).
+
+    Returns
+    -------
+    int
+        The number of leading outliers among the first 50 volumes (modified z-score above 3.5, as nipype's
+        ``NonSteadyStateDetector``, but for bright volumes only: T1 saturation dims the signal).
+    """
+    start = np.asarray(global_signal, float)[:_MAX_DUMMIES_OF]
+    middle = np.median(start)
+    deviation = np.median(np.abs(start - middle))
+    if deviation == 0:
+        return 0
+    bright = 0.6745 * (start - middle) / deviation > _OUTLIER
+    return int(np.argmin(bright)) if not bright.all() else 0
+
+
+def cosines(volumes: int, tr: float, cutoff_s: float = COSINE_CUTOFF_S) -> np.ndarray:
+    """Slow discrete cosines: drift slower than a cut-off.
+
+    Returns
+    -------
+    array of shape (volumes, n)
+        n = floor(2·volumes·tr / cutoff_s) columns of unit norm, mean zero.
+    """
+    count = int(np.floor(2 * volumes * tr / cutoff_s))
+    moments = (np.arange(volumes) + 0.5) / volumes
+    return np.sqrt(2 / volumes) * np.cos(np.pi * moments[:, None] * np.arange(1, count + 1))
+
+
+def principal_components(series: np.ndarray, drift: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Anatomical CompCor (Behzadi et al. 2007).
+
+    Parameters
+    ----------
+    series : array of shape (voxels, volumes)
+        Of the noise regions (white matter and CSF).
+    drift : array of shape (volumes, n)
+        Slow cosines, removed first.
+    first : int
+        Volumes before this one take no part; their rows are 0.
+
+    Returns
+    -------
+    components : array of shape (volumes, k)
+    variance : array of shape (k,)
+        Share of the variance each explains.
+    """
+    steady = series[:, first:].astype(np.float64)
+    slow = np.column_stack([np.ones(steady.shape[1]), drift[first:]])
+    steady = steady - (slow @ np.linalg.lstsq(slow, steady.T, rcond=None)[0]).T
+    spread = steady.std(axis=1)
+    steady = steady[spread > 1e-9] / spread[spread > 1e-9, None]
+    count = min(COMPONENTS, len(steady), steady.shape[1] - slow.shape[1])
+    out = np.zeros((series.shape[1], max(count, 0)))
+    if count <= 0:
+        return out, np.zeros(0)
+    # The covariance over time is small, however many voxels there are.
+    values, vectors = np.linalg.eigh(steady.T @ steady)
+    order = np.argsort(values)[::-1][:count]
+    chosen = vectors[:, order]
+    # The sign of an eigenvector is arbitrary: its largest entry is made positive.
+    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(count)])
+    out[first:] = chosen
+    return out, values[order] / max(values.sum(), 1e-12)
+
+
+def confounds_table(
+    parameters: np.ndarray,
+    brain: np.ndarray,
+    white_matter: np.ndarray,
+    csf: np.ndarray,
+    *,
+    tr: float,
+    dummies: int,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """All confounds of one run.
+
+    Parameters
+    ----------
+    parameters : array of shape (volumes, 6)
+        Translations (mm) and rotations (rad) of the head.
+    brain, white_matter, csf : array of shape (voxels, volumes)
+        Resampled, unsmoothed series of the regions.
+    tr : float
+        Repetition time, seconds.
+    dummies : int
+        Leading volumes not at steady state.
+
+    Returns
+    -------
+    table : DataFrame
+        Named and derived as by fMRIPrep; the first row of differences is missing.
+    sidecar : dict
+        Description of the columns.
+    """
+    columns: dict[str, np.ndarray] = {}
+
+    def expand(name: str, values: np.ndarray) -> None:
+        change = np.concatenate([[np.nan], np.diff(values)])
+        columns[name] = values
+        columns[f"{name}_derivative1"] = change
+        columns[f"{name}_power2"] = values**2
+        columns[f"{name}_derivative1_power2"] = change**2
+
+    expand("global_signal", brain.mean(axis=0, dtype=np.float64))
+    expand("csf", csf.mean(axis=0, dtype=np.float64))
+    expand("white_matter", white_matter.mean(axis=0, dtype=np.float64))
+    columns["dvars"], columns["std_dvars"] = dvars(brain)
+    columns["framewise_displacement"] = framewise_displacement(parameters)
+    for index, name in enumerate(MOTION):
+        expand(name, parameters[:, index])
+    drift = cosines(parameters.shape[0], tr)
+    for index in range(drift.shape[1]):
+        columns[f"cosine{index:02d}"] = drift[:, index]
+    noise = np.concatenate([white_matter, csf])
+    components, variance = principal_components(noise, drift, dummies)
+    for index in range(components.shape[1]):
+        columns[f"a_comp_cor_{index:02d}"] = components[:, index]
+    for index in range(dummies):
+        columns[f"non_steady_state_outlier{index:02d}"] = (np.arange(parameters.shape[0]) == index).astype(
+            float
+        )
+    return pd.DataFrame(columns), _sidecar(columns, variance)
+
+
+def _sidecar(columns: dict[str, np.ndarray], variance: np.ndarray) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "framewise_displacement": {"Units": "mm", "Description": "Power et al. (2012), sphere of 50 mm"},
+        "dvars": {"Description": "RMS change between volumes, brain scaled to a median of 1000"},
+        "std_dvars": {
+            "Description": "DVARS relative to what spread and autocorrelation predict (Nichols 2017)"
+        },
+        "global_signal": {"Description": "Mean of the brain mask"},
+        "csf": {"Description": "Mean of cerebrospinal fluid (eroded)"},
+        "white_matter": {"Description": "Mean of white matter (eroded)"},
+    }
+    for name in MOTION:
+        unit = "mm" if name.startswith("trans") else "rad"
+        described[name] = {
+            "Units": unit,
+            "Description": "Rigid head motion relative to the run's mean, RAS+ axes",
+        }
+    for name in columns:
+        if name.startswith("cosine"):
+            described[name] = {"Description": f"Discrete cosine, cut-off {COSINE_CUTOFF_S:g} s"}
+        elif name.startswith("non_steady"):
+            described[name] = {"Description": "Volume not at magnetic steady state"}
+    for index, share in enumerate(variance):
+        described[f"a_comp_cor_{index:02d}"] = {
+            "Method": "aCompCor",
+            "Mask": "combined",
+            "Retained": True,
+            "VarianceExplained": float(share),
+            "CumulativeVarianceExplained": float(variance[: index + 1].sum()),
+        }
+    return described

@@ -1,0 +1,244 @@
+"""The native engine, run by run: raw BOLD and a preprocessed anatomy to BIDS derivatives."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import binary_dilation, gaussian_filter
+
+from neuroalign.bids.derivatives import dataset_root, run_paths, source_uri, write_description
+from neuroalign.config.fmri import Preprocess
+from neuroalign.errors import UserError
+from neuroalign.fmri.images import grid_points, read_image, to_grid, voxel_sizes, write_image
+from neuroalign.fmri.preprocess import mask as masks
+from neuroalign.fmri.preprocess import register
+from neuroalign.fmri.preprocess.anatomy import preprocess_anatomy
+from neuroalign.fmri.preprocess.confounds import confounds_table, non_steady_state
+from neuroalign.fmri.preprocess.realign import realign
+from neuroalign.fmri.preprocess.resample import (
+    Displacement,
+    output_grid,
+    pull_image,
+    resample_volumes,
+    sample,
+)
+from neuroalign.fmri.preprocess.slice_timing import correct_slice_timing, reference_time, slice_times
+from neuroalign.fmri.timing import repetition_time
+from neuroalign.io import atomic_path, write_json, write_tsv
+
+__all__ = ["preprocess_anatomy", "preprocess_run"]
+logger = logging.getLogger(__name__)
+
+_COREG_MM = 3.0
+_MIN_VOLUMES = 10
+_MIN_TISSUE = 20
+
+
+def preprocess_run(
+    bold: str | os.PathLike,
+    anatomy: Mapping[str, str | os.PathLike],
+    folder: str | os.PathLike,
+    run_id: str,
+    *,
+    metadata: Mapping[str, Any],
+    config: Preprocess,
+    space: str,
+) -> dict[str, Path]:
+    """Preprocess one raw run and write it as BIDS derivatives.
+
+    Head motion is estimated on the raw series; slices are then moved to the middle of the repetition (where the
+    sidecar gives ``SliceTiming``), and every volume is sampled once, through motion, coregistration and
+    normalisation together, on a grid of the template.
+
+    Parameters
+    ----------
+    bold : path
+        Raw 4-D BOLD image.
+    anatomy : mapping
+        `t1w`, `mask`, `dseg` and `to_template`, as returned by `preprocess_anatomy`.
+    folder : path
+        Root of the derivatives.
+    run_id : str
+        BIDS name up to the suffix.
+    metadata : mapping
+        Sidecar of the run, inheritance resolved.
+    config : Preprocess
+        Section `fmri.preprocess`.
+    space : str
+        Name of the template space.
+
+    Returns
+    -------
+    dict of str to Path
+        As `neuroalign.bids.derivatives.run_paths`.
+
+    Raises
+    ------
+    UserError
+        If an image is missing, dangling or truncated (before anything is written), or the sidecar contradicts it.
+    """
+    paths = run_paths(run_id, folder, space=space)
+    data, image = read_image(bold, ndim=4)
+    if data.shape[-1] < _MIN_VOLUMES:
+        raise UserError(f"{bold} has {data.shape[-1]} volumes; at least {_MIN_VOLUMES} are needed.")
+    t1w, t1w_image = read_image(anatomy["t1w"], ndim=3)
+    t1w_mask, _ = read_image(anatomy["mask"], ndim=3)
+    classes, _ = read_image(anatomy["dseg"], ndim=3)
+    to_t1w = Displacement.read(anatomy["to_template"])
+    affine = image.affine
+    tr = repetition_time(metadata, float(image.header.get_zooms()[3]), str(bold))
+    timing = slice_times(metadata, data.shape, tr, str(bold)) if config.slice_timing else None
+
+    rough = masks.bold_mask(data[..., data.shape[-1] // 2 :].mean(axis=-1), affine, str(bold))
+    dummies = non_steady_state(data[rough].mean(axis=0, dtype=np.float64))
+    motion = realign(data, affine, rough, first=dummies)
+    reference_mask = masks.bold_mask(motion.reference, affine, str(bold))
+    coreg = coregister(motion.reference, affine, reference_mask, t1w, t1w_mask > 0, t1w_image.affine)
+    start_s = None
+    if timing is not None:
+        start_s = reference_time(timing[0])
+        data = correct_slice_timing(data, timing[0], tr, timing[1], start_s)
+
+    size = config.resolution_mm or float(np.round(np.prod(voxel_sizes(affine)) ** (1 / 3), 2))
+    shape, grid = output_grid(to_t1w.field.shape, to_t1w.affine, size)
+    brain, tissues = _brain_on_grid(shape, grid, to_t1w, t1w_mask, classes, t1w_image.affine)
+    in_t1w = to_t1w(grid_points(shape, grid)[brain.ravel()])
+    in_bold = in_t1w @ coreg[:3, :3].T + coreg[:3, 3]
+    covered = _covered(in_bold, data.shape, affine) & (sample(motion.reference, affine, in_bold) > 0)
+    brain[brain] = covered
+    if brain.sum() < 100:
+        raise UserError(
+            f"{bold}: the brain of the T1w image lies outside this run's field of view; check that both belong to the "
+            "same person and session, and their orientation headers."
+        )
+    series = resample_volumes(data, affine, motion.matrices, in_bold[covered])
+
+    white, fluid = (series[_tissue(tissues[label], brain)] for label in ("white_matter", "csf"))
+    table, sidecar = confounds_table(motion.parameters, series, white, fluid, tr=tr, dummies=dummies)
+    written = np.zeros((*shape, data.shape[-1]), np.float32)
+    written[brain] = series
+    reference = np.zeros(shape, np.float32)
+    reference[brain] = series[:, dummies:].mean(axis=1)
+
+    write_description(folder, dataset_root(bold))
+    described = {
+        "RepetitionTime": tr,
+        "SkullStripped": True,
+        "SliceTimingCorrected": timing is not None,
+        "Sources": [source_uri(bold)],
+        "SpatialReference": space,
+    }
+    if start_s is not None:
+        described["StartTime"] = start_s
+    for key in ("TaskName", "DelayTime"):
+        if key in metadata:
+            described[key] = metadata[key]
+    write_tsv(paths["confounds"], table)
+    write_json(paths["confounds_json"], sidecar)
+    with atomic_path(paths["coreg"]) as temporary:
+        np.savetxt(temporary, np.linalg.inv(coreg), fmt="%.8f", header="BOLD reference to T1w, world RAS+ mm")
+    write_image(paths["mask"], brain, grid)
+    write_json(
+        paths["mask_json"], {"Type": "Brain", "Sources": [source_uri(bold)], "SpatialReference": space}
+    )
+    write_image(paths["boldref"], reference, grid)
+    write_json(paths["bold_json"], described)
+    write_image(paths["bold"], written, grid, tr=tr, start_s=start_s or 0.0)
+    displaced = np.nan_to_num(table["framewise_displacement"].to_numpy())
+    logger.info(
+        "%s: %d volumes, %d not at steady state, mean framewise displacement %.2f mm",
+        run_id, data.shape[-1], dummies, displaced.mean(),
+    )  # fmt: skip
+    return paths
+
+
+def coregister(
+    reference: np.ndarray,
+    affine: np.ndarray,
+    reference_mask: np.ndarray,
+    t1w: np.ndarray,
+    t1w_mask: np.ndarray,
+    t1w_affine: np.ndarray,
+) -> np.ndarray:
+    """Rigid alignment of a BOLD reference with the T1w of the same person.
+
+    Parameters
+    ----------
+    reference, affine, reference_mask
+        Mean realigned BOLD, its affine, a rough brain mask.
+    t1w, t1w_mask, t1w_affine
+        Bias-corrected T1w image with its brain mask.
+
+    Returns
+    -------
+    array of shape (4, 4)
+        World matrix, T1w → BOLD reference, mm.
+    """
+    shape, grid = output_grid(t1w.shape, t1w_affine, max(_COREG_MM, float(voxel_sizes(t1w_affine).min())))
+    sigma = np.maximum(voxel_sizes(grid) / voxel_sizes(t1w_affine) - 1, 0) / 2.355
+    brain = to_grid(t1w_mask, t1w_affine, shape, grid)
+    fixed = np.where(brain, to_grid(gaussian_filter(t1w, sigma), t1w_affine, shape, grid, order=1), 0)
+    moving = np.where(binary_dilation(reference_mask), reference, 0)
+    around = binary_dilation(brain, masks.ball(6.0, grid))
+    matrix = register.linear(
+        fixed, grid, moving, affine, kind="Rigid", start=_scanner_start(brain, grid, reference_mask, affine),
+        mask=around.astype(np.float32),
+    )  # fmt: skip
+    return matrix
+
+
+def _scanner_start(brain: np.ndarray, grid: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Scanner coordinates as they are, unless they put the two brains apart; then centre on centre."""
+    there = np.argwhere(brain) @ grid[:3, :3].T + grid[:3, 3]
+    overlap = sample(mask.astype(np.float32), affine, there, order=0).mean()
+    start = np.eye(4)
+    if overlap < 0.5:
+        here = np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]
+        start[:3, 3] = here.mean(axis=0) - there.mean(axis=0)
+        logger.warning(
+            "BOLD and T1w do not overlap in scanner coordinates; alignment starts from their centres."
+        )
+    return start
+
+
+def _brain_on_grid(
+    shape: tuple[int, int, int],
+    grid: np.ndarray,
+    to_t1w: Displacement,
+    t1w_mask: np.ndarray,
+    classes: np.ndarray,
+    t1w_affine: np.ndarray,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The T1w's brain mask and its white matter and CSF on the output grid (shares of a voxel over one half)."""
+    blur = np.maximum(voxel_sizes(grid) / voxel_sizes(t1w_affine) - 1, 0) / 2.355
+
+    def carried(region: np.ndarray) -> np.ndarray:
+        return pull_image(gaussian_filter(region.astype(np.float32), blur), t1w_affine, shape, grid, to_t1w)
+
+    brain = carried(t1w_mask > 0) > 0.5
+    inner = masks.core(brain, 100)
+    return brain, {
+        "white_matter": (carried(classes == 2) > 0.8) & inner,
+        # CSF at the rim of the brain is mixed with cortex and skull: ventricles are wanted.
+        "csf": (carried(classes == 3) > 0.6) & masks.core(inner, 100),
+    }
+
+
+def _tissue(region: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Rows of the brain's series that belong to a tissue: its core where that is large enough."""
+    region = region & brain
+    rows = masks.core(region, _MIN_TISSUE)[brain]
+    # A field of view without that tissue leaves the whole brain, so that the column exists.
+    return rows if rows.any() else np.ones(int(brain.sum()), bool)
+
+
+def _covered(points: np.ndarray, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Whether world points lie inside an image's field of view."""
+    inverse = np.linalg.inv(affine)
+    where = points @ inverse[:3, :3].T + inverse[:3, 3]
+    return ((where >= 0) & (where <= np.array(shape[:3]) - 1)).all(axis=1)

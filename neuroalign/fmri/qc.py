@@ -1,0 +1,149 @@
+"""Quality of one run's BOLD, small enough for a report: carpet, temporal SNR, head motion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from neuroalign.errors import UserError
+from neuroalign.io import atomic_hdf5, open_hdf5, stamp
+
+CARPET_ROWS = 400
+PLANES = ("axial", "coronal", "sagittal")
+
+
+@dataclass
+class RunQc:
+    """What a report shows of one run.
+
+    Attributes
+    ----------
+    carpet : array of shape (rows, volumes)
+        Z-scored, uncleaned series of at most 400 voxels or units.
+    times : array of shape (volumes,)
+        Seconds, middle of each volume.
+    keep : bool array of shape (volumes,)
+        False where a volume is censored.
+    tsnr : dict of str to 2-D array
+        Mid slices `axial`, `coronal`, `sagittal` of temporal SNR; empty for time series.
+    tsnr_median : float
+        Over the brain; NaN where there is no image.
+    fd : array of shape (volumes,) or None
+        Framewise displacement, mm.
+    motion : array of shape (volumes, 6) or None
+        Translations (mm) and rotations (rad).
+    attributes : dict
+        `run_id`, `subject`, `source`.
+    """
+
+    carpet: np.ndarray
+    times: np.ndarray
+    keep: np.ndarray
+    tsnr: dict[str, np.ndarray] = field(default_factory=dict)
+    tsnr_median: float = float("nan")
+    fd: np.ndarray | None = None
+    motion: np.ndarray | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+def carpet(series: np.ndarray) -> np.ndarray:
+    """Rows for a carpet plot.
+
+    Parameters
+    ----------
+    series : array of shape (volumes, units)
+
+    Returns
+    -------
+    float16 array of shape (min(units, 400), volumes)
+        Units spread evenly over the input, linear trend kept, z-scored and clipped to ±6.
+    """
+    rows = np.unique(np.linspace(0, series.shape[1] - 1, min(CARPET_ROWS, series.shape[1])).astype(int))
+    chosen = series[:, rows].T.astype(np.float64)
+    chosen -= chosen.mean(axis=1, keepdims=True)
+    spread = chosen.std(axis=1, keepdims=True)
+    return np.clip(np.divide(chosen, spread, out=np.zeros_like(chosen), where=spread > 0), -6, 6).astype(
+        np.float16
+    )
+
+
+def temporal_snr(bold: np.ndarray, mask: np.ndarray, keep: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
+    """Temporal signal-to-noise ratio: mean over standard deviation after removing slow quadratic drift.
+
+    Parameters
+    ----------
+    bold : array of shape (x, y, z, volumes)
+    mask : bool array of shape (x, y, z)
+    keep : bool array of shape (volumes,)
+        Volumes that count.
+
+    Returns
+    -------
+    slices : dict of str to float32 array
+        Slices through the middle of the brain, 0 outside it.
+    median : float
+        Over the brain.
+    """
+    series = bold[mask][:, keep].astype(np.float64)
+    ramp = np.linspace(-1, 1, series.shape[1])
+    drift = np.column_stack([np.ones_like(ramp), ramp, ramp**2])
+    left = series.T - drift @ np.linalg.lstsq(drift, series.T, rcond=None)[0]
+    spread = left.std(axis=0, ddof=1)
+    mean = series.mean(axis=1)
+    values = np.divide(
+        mean, spread, out=np.zeros_like(mean), where=spread > 1e-6 * np.abs(mean).max(initial=1e-12)
+    )
+    volume = np.zeros(mask.shape, np.float32)
+    volume[mask] = values
+    x, y, z = np.round(np.argwhere(mask).mean(axis=0)).astype(int)
+    slices = {"axial": volume[:, :, z], "coronal": volume[:, y, :], "sagittal": volume[x, :, :]}
+    positive = values[values > 0]
+    return slices, float(np.median(positive)) if positive.size else float("nan")
+
+
+def write_qc(path: str | os.PathLike, qc: RunQc, made_by: Mapping[str, Any] | None = None) -> None:
+    """Write a QC file atomically."""
+    with atomic_hdf5(path) as file:
+        file.create_dataset("carpet", data=qc.carpet.astype(np.float16), compression="gzip", shuffle=True)
+        file.create_dataset("times", data=np.asarray(qc.times, np.float64))
+        file.create_dataset("keep", data=np.asarray(qc.keep, bool))
+        if qc.tsnr:
+            group = file.create_group("tsnr")
+            for plane in PLANES:
+                group.create_dataset(plane, data=qc.tsnr[plane].astype(np.float32), compression="gzip")
+            group.attrs["median"] = qc.tsnr_median
+        if qc.fd is not None:
+            file.create_dataset("fd", data=np.asarray(qc.fd, np.float64))
+        if qc.motion is not None:
+            file.create_dataset("motion", data=np.asarray(qc.motion, np.float64))
+        for name in ("run_id", "subject", "source"):
+            file.attrs[name] = str(qc.attributes.get(name, ""))
+        stamp(file, made_by or {})
+
+
+def read_qc(path: str | os.PathLike) -> RunQc:
+    """Read a QC file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged, or not a QC file.
+    """
+    with open_hdf5(path) as file:
+        try:
+            return RunQc(
+                carpet=file["carpet"][()],
+                times=file["times"][()],
+                keep=file["keep"][()].astype(bool),
+                tsnr={p: file[f"tsnr/{p}"][()] for p in PLANES} if "tsnr" in file else {},
+                tsnr_median=float(file["tsnr"].attrs["median"]) if "tsnr" in file else float("nan"),
+                fd=file["fd"][()] if "fd" in file else None,
+                motion=file["motion"][()] if "motion" in file else None,
+                attributes={n: str(file.attrs[n]) for n in ("run_id", "subject", "source")},
+            )
+        except KeyError as error:
+            raise UserError(f"{path} is not a QC file ({error}); make it again.") from error
