@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from neuroalign.errors import UserError
-from neuroalign.fmri.qc import RunQuality, read_qc
+from neuroalign.fmri.qc import PLANES, RunQc, read_qc
 from neuroalign.report.results import Results
 from neuroalign.report.style import (
     BLUE,
@@ -28,7 +28,6 @@ from neuroalign.report.style import (
 
 logger = logging.getLogger(__name__)
 
-_PLANES = ("axial", "coronal", "sagittal")
 _MOST_MAPS = 6
 _MOST_RUNS_DRAWN = 60
 _CARPET_ROWS, _CARPET_COLUMNS = 300, 900
@@ -55,19 +54,17 @@ def section(results: Results) -> Section:
     if runs["mean_fd"].notna().any():
         out.blocks.append(_motion(runs, threshold))
     else:
-        out.absent.append("Motion is not known for this source (no motion parameters came with the series).")
+        out.absent.append("Motion is not known: no motion parameters came with these series.")
     chosen = _one_per_subject(runs)
     maps = {s: read_qc(f) for s, f in chosen.items()}
     maps = {s: q for s, q in maps.items() if q.tsnr}
     if maps:
         out.blocks.append(_tsnr(maps))
     else:
-        out.absent.append(
-            "Temporal SNR is not known for this source: only regional series were given, not images."
-        )
+        out.absent.append("Temporal SNR is not known: only regional series were given, not images.")
     for label, file in _carpet_runs(runs).items():
         quality = read_qc(file)
-        if quality.carpet is not None and quality.carpet.size:
+        if quality.carpet.size:
             out.blocks.append(_carpet(label, quality, threshold))
     out.blocks.append(_runs_table(runs))
     return out
@@ -86,27 +83,20 @@ def summarise(files, out: Section | None = None) -> pd.DataFrame:
             continue
         fd = np.asarray(quality.fd, float) if quality.fd is not None else np.array([])
         known = fd[np.isfinite(fd)]
-        medians = [float(median) for _, median in _median_tsnr(quality)]
         rows.append(
             {
                 "file": file,
-                "run_id": quality.attributes.get("run_id") or file.name.removesuffix("_qc.h5"),
-                "subject": str(quality.attributes.get("subject", "")),
+                "run_id": quality.attributes["run_id"] or file.name.removesuffix("_qc.h5"),
+                "subject": quality.attributes["subject"],
                 "volumes": len(quality.keep),
                 "kept": float(np.mean(quality.keep)) if len(quality.keep) else np.nan,
                 "fd": known,
                 "mean_fd": known.mean() if len(known) else np.nan,
                 "max_fd": known.max() if len(known) else np.nan,
-                "tsnr": float(np.mean(medians)) if medians else np.nan,
+                "tsnr": quality.tsnr_median,
             }
         )
     return pd.DataFrame(rows)
-
-
-def _median_tsnr(quality: RunQuality):
-    if quality.tsnr_median is not None and np.isfinite(quality.tsnr_median):
-        return [("all", quality.tsnr_median)]
-    return []
 
 
 def _sentences(runs: pd.DataFrame, threshold: float) -> list[str]:
@@ -191,7 +181,7 @@ def _motion(runs: pd.DataFrame, threshold: float) -> Picture:
         )
 
 
-def _tsnr(maps: dict[str, RunQuality]) -> Picture:
+def _tsnr(maps: dict[str, RunQc]) -> Picture:
     mosaics = {subject: _mosaic(quality) for subject, quality in maps.items()}
     inside = np.concatenate([m[m > 0] for m in mosaics.values()])
     top = float(np.percentile(inside, 98)) if len(inside) else 1.0
@@ -216,10 +206,10 @@ def _tsnr(maps: dict[str, RunQuality]) -> Picture:
         )
 
 
-def _mosaic(quality: RunQuality) -> np.ndarray:
+def _mosaic(quality: RunQc) -> np.ndarray:
     """The three planes side by side, upright, cropped to the brain; zero outside."""
     tiles = []
-    for plane in _PLANES:
+    for plane in PLANES:
         if plane not in quality.tsnr:
             continue
         image = np.nan_to_num(np.asarray(quality.tsnr[plane], float)).T[::-1]
@@ -235,7 +225,7 @@ def _mosaic(quality: RunQuality) -> np.ndarray:
     return np.hstack(padded)[:, :-gap] if padded else np.zeros((1, 1))
 
 
-def _carpet(label: str, quality: RunQuality, threshold: float) -> Picture:
+def _carpet(label: str, quality: RunQc, threshold: float) -> Picture:
     carpet = _shrink(np.asarray(quality.carpet, np.float32))
     times = np.asarray(quality.times, float) / 60
     has_fd = quality.fd is not None and np.isfinite(quality.fd).any()
@@ -280,7 +270,7 @@ def _carpet(label: str, quality: RunQuality, threshold: float) -> Picture:
         return picture(
             figure,
             f"Carpet of {label}: {quality.carpet.shape[0]} rows over {len(quality.keep)} volumes, {len(dropped)} of them censored.",
-            f"{label}. Every row is a time series (z-scored); red ticks mark censored volumes"
+            f"{label}. Every row is a time series before cleaning (z-scored); red ticks mark censored volumes"
             + (", the line above is framewise displacement." if has_fd else "."),
             raster=True,
         )

@@ -50,10 +50,6 @@ def section(results: Results, pictures: ClipPictures) -> Section:
     strips = _examples(results, pictures, counts)
     if strips:
         out.blocks.append(strips)
-    else:
-        out.absent.append(
-            "Which clips take which code was not recorded, so no clips are shown for the codes."
-        )
     return out
 
 

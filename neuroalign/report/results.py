@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from neuroalign.io import read_tsv
+from neuroalign.io import read_json, read_tsv
 
 # Labels such as `01` and seeds stay text.
 _TEXT = (
@@ -82,6 +82,11 @@ class Results:
             if table is not None:
                 found.append(table.assign(branch=branch))
         return pd.concat(found, ignore_index=True) if found else None
+
+    def description(self, branch: str, stage: str) -> Mapping[str, Any]:
+        """What ``model.json`` says of a stage's model; empty where it is absent."""
+        path = self.root / "models" / branch / stage / "model.json"
+        return read_json(path) if path.is_file() else {}
 
     @functools.cached_property
     def metrics(self) -> pd.DataFrame | None:

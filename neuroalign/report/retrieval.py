@@ -158,6 +158,9 @@ def section(results: Results) -> Section:
     full = headline_rows(ours)
     parts = {m: model_name(m) for m in MODEL_NAMES if (full["model"] == m).any()}
     out.reading.append(quantisation_sentence(full))
+    weights = [results.description(branch, "vq").get("score") for branch in results.branches]
+    if any(weights):
+        out.reading.append(weights_sentence([w for w in weights if w]))
     out.blocks.append(
         intervals(
             full[full["metric"].isin(_SHARES)],
@@ -228,6 +231,17 @@ def quantisation_sentence(full: pd.DataFrame) -> str:
     if fused == continuous:
         return f"{numbers}: quantisation does not help on these data; the fused score gains nothing from it."
     return f"{numbers}: quantisation does not help on these data; the continuous part alone does better."
+
+
+def weights_sentence(weights: list[Mapping[str, float]]) -> str:
+    """The weights of the fused score that validation chose; plain when it left the quantised part out."""
+    alpha = sum(w["alpha"] for w in weights) / len(weights)
+    beta = sum(w["beta"] for w in weights) / len(weights)
+    text = (
+        f"Weights chosen on validation{' (mean over branches)' if len(weights) > 1 else ''}: {alpha:.2f} pooled, {beta:.2f} "
+        f"quantised, {abs(1 - alpha - beta):.2f} late interaction"
+    )
+    return f"{text}; validation gave the quantised part no weight." if beta == 0 else f"{text}."
 
 
 def _exclusion_sentence(rows: pd.DataFrame) -> str:

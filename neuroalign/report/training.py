@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from neuroalign.report.results import Results
 from neuroalign.report.style import (
@@ -36,7 +37,7 @@ def section(results: Results) -> Section:
             out.absent.append(f"{name}: there is no history (models/<branch>/{stage}/history.tsv).")
             continue
         out.reading.append(stage_sentence(name, history))
-        out.blocks.append(_curves(name, history))
+        out.blocks.append(_curves(results, stage, history))
         out.blocks.append(_last(name, history))
     return out
 
@@ -46,29 +47,34 @@ def is_score(term: str) -> bool:
     return any(part in term.lower() for part in _SCORES)
 
 
-def criterion(history: pd.DataFrame) -> str:
-    """The validation term that says how far training got: a retrieval score if one was logged, else the total."""
+def criterion(history: pd.DataFrame) -> list[str]:
+    """The validation terms (averaged if several) by which a stage chooses its epoch: MRR, else any score, else the total."""
     terms = list(dict.fromkeys(history[history["split"] == "validation"]["term"]))
-    ranked = [t for t in ("score", "mrr", "top1") if t in terms] + [t for t in terms if is_score(t)]
-    ranked += [t for t in ("total", "loss") if t in terms] + terms
-    return ranked[0] if ranked else ""
+    ranked = [
+        [t for t in terms if t == "mrr"],
+        [t for t in terms if t.endswith("mrr")],
+        [t for t in terms if is_score(t)][:1],
+        [t for t in terms if t in ("total", "loss")][:1],
+        terms[:1],
+    ]
+    return next((found for found in ranked if found), [])
 
 
 def stage_sentence(name: str, history: pd.DataFrame) -> str:
     """How long a stage trained and when validation was best; says so when it was best at once or at the end."""
-    term = criterion(history)
-    epochs = int(history["epoch"].max())
-    if not term:
-        return f"{name} trained for {epochs} epochs; nothing was measured on validation."
-    curve = history[(history["split"] == "validation") & (history["term"] == term)]
-    curve = curve.groupby("epoch")["value"].mean().dropna()
+    terms = criterion(history)
+    last = int(history["epoch"].max())
+    if not terms:
+        return f"{name} trained for {last} epochs; nothing was measured on validation."
+    measured = history[(history["split"] == "validation") & history["term"].isin(terms)]
+    curve = measured.groupby("epoch")["value"].mean().dropna()
+    what = listed(map(_plain, terms))
     if curve.empty:
-        return f"{name} trained for {epochs} epochs; its validation {_plain(term)} is not a number anywhere."
-    best = curve.idxmax() if is_score(term) else curve.idxmin()
-    start, at_best = curve.iloc[0], curve.loc[best]
+        return f"{name} trained for {last} epochs; its validation {what} is not a number anywhere."
+    best = curve.idxmax() if is_score(terms[0]) else curve.idxmin()
     text = (
-        f"{name}: validation {_plain(term)} went from {number(start, 3)} to {number(at_best, 3)} at epoch {int(best)} "
-        f"(last epoch {int(curve.index[-1])})"
+        f"{name}: validation {what}{' (averaged)' if len(terms) > 1 else ''} went from {number(curve.iloc[0], 3)} to "
+        f"{number(curve.loc[best], 3)} at epoch {int(best)} (last epoch {last})"
     )
     if best == curve.index[0]:
         return f"{text}: validation never improved on its {'start' if best == 0 else 'first epoch'}."
@@ -78,17 +84,22 @@ def stage_sentence(name: str, history: pd.DataFrame) -> str:
 
 
 def _plain(term: str) -> str:
-    return term.replace("_", " ")
+    return " ".join(
+        {"mrr": "MRR", "top1": "top-1", "top5": "top-5"}.get(word, word) for word in term.split("_")
+    )
 
 
-def _curves(name: str, history: pd.DataFrame) -> Picture:
+def _curves(results: Results, stage: str, history: pd.DataFrame) -> Picture:
     first = criterion(history)
+    best = _best_epochs(results, stage)
     terms = sorted(
-        dict.fromkeys(history["term"]), key=lambda t: (t != first, t not in ("total", "loss"), is_score(t))
+        dict.fromkeys(history["term"]),
+        key=lambda t: (t not in first, t not in ("total", "loss"), is_score(t)),
     )
     columns = min(4, len(terms))
     rows = math.ceil(len(terms) / columns)
     branches = list(dict.fromkeys(history["branch"]))
+    name = _STAGES[stage]
     with drawing(9.2, 0.7 + 1.65 * rows) as figure:
         axes = figure.subplots(rows, columns, squeeze=False)
         for ax, term in zip(axes.flat, terms, strict=False):
@@ -100,15 +111,17 @@ def _curves(name: str, history: pd.DataFrame) -> Picture:
                         curve["epoch"], curve["value"], color=colour, lw=0.8, alpha=0.4, marker=mark, ms=3
                     )
                 mean = part.groupby("epoch")["value"].mean()
-                ax.plot(mean.index, mean.to_numpy(), color=colour, lw=1.8, label=split)
+                ax.plot(mean.index, mean.to_numpy(), color=colour, lw=1.8)
+            for epoch in best:
+                ax.axvline(epoch, color=MUTED, lw=0.9, ls=":", zorder=0)
             ax.set_title(_plain(term), fontsize=9)
             ax.tick_params(labelsize=7.5)
         for ax in list(axes.flat)[len(terms) :]:
             ax.set_visible(False)
         for ax in axes[-1]:
             ax.set_xlabel("epoch", fontsize=8, color=MUTED)
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        handles = [Line2D([], [], color=colour, lw=1.8, label=split) for split, colour in _COLOURS.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
         many = (
             f" Thin lines are the {len(branches)} branches, thick ones their mean."
             if len(branches) > 1
@@ -117,8 +130,14 @@ def _curves(name: str, history: pd.DataFrame) -> Picture:
         return picture(
             figure,
             f"{name}: curves over epochs of {listed(map(_plain, terms), 12)}, training and validation.",
-            f"{name}, term by term.{many}",
+            f"{name}, term by term.{many}" + (" The dotted line is the epoch that was kept." if best else ""),
         )
+
+
+def _best_epochs(results: Results, stage: str) -> list[int]:
+    """The epochs whose weights were kept, from the descriptions of the models."""
+    found = [results.description(branch, stage).get("best_epoch") for branch in results.branches]
+    return sorted({int(epoch) for epoch in found if epoch is not None})
 
 
 def _last(name: str, history: pd.DataFrame):

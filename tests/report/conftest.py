@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
 from neuroalign.config import parse_config
-from neuroalign.io import write_tsv
+from neuroalign.fmri.qc import PLANES, RunQc, write_qc
+from neuroalign.io import write_json, write_tsv
 
 SUBJECTS = ("01", "02", "03")
 FILMS = ("film-1", "film-2", "film-3", "film-4")
@@ -158,35 +159,37 @@ def _index(output: Path, clips: pd.DataFrame) -> None:
 
 def write_quality(path: Path, run_id: str, subject: str, *, images: bool, rng: np.random.Generator) -> None:
     """A quality file of 130 volumes; without `images` as a timeseries source leaves it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     volumes = 130
     slow = np.cumsum(rng.standard_normal(volumes)) * 0.05
-    with h5py.File(path, "w") as file:
-        file["carpet"] = (rng.standard_normal((400, volumes)) + slow).astype(np.float16)
-        file["times"] = 1.0 + 2.0 * np.arange(volumes)
-        fd = np.abs(rng.gamma(1.5, 0.08, volumes))
-        fd[rng.integers(5, volumes, 3)] += 0.8
-        file["keep"] = fd < 0.5 if images else np.ones(volumes, bool)
-        if images:
-            file["fd"] = fd
-            file["motion"] = np.cumsum(rng.standard_normal((volumes, 6)) * 0.02, axis=0)
-            y, x = np.mgrid[-1:1:46j, -1:1:40j]
-            head = (x**2 + y**2 < 0.8) * (70 + 15 * rng.standard_normal((46, 40)))
-            for plane in ("axial", "coronal", "sagittal"):
-                file[f"tsnr/{plane}"] = head.astype(np.float32)
-            file["tsnr"].attrs["median"] = 70.0
-        file.attrs.update(run_id=run_id, subject=subject, source="raw" if images else "timeseries")
+    fd = np.abs(rng.gamma(1.5, 0.08, volumes))
+    fd[rng.integers(5, volumes, 3)] += 0.8
+    y, x = np.mgrid[-1:1:46j, -1:1:40j]
+    head = (x**2 + y**2 < 0.8) * (70 + 15 * rng.standard_normal((46, 40)))
+    qc = RunQc(
+        carpet=rng.standard_normal((400, volumes)) + slow,
+        times=1.0 + 2.0 * np.arange(volumes),
+        keep=fd < 0.5 if images else np.ones(volumes, bool),
+        tsnr=dict.fromkeys(PLANES, head) if images else {},
+        tsnr_median=70.0 if images else np.nan,
+        fd=fd if images else None,
+        motion=np.cumsum(rng.standard_normal((volumes, 6)) * 0.02, axis=0) if images else None,
+        attributes={"run_id": run_id, "subject": subject, "source": "raw" if images else "timeseries"},
+    )
+    write_qc(path, qc)
 
 
 def _model(folder: Path, rng: np.random.Generator) -> None:
     for stage, terms in (
-        ("ntcl", ("total", "global", "level", "time", "prediction", "mrr")),
-        ("vq", ("total", "commitment", "agreement", "mrr")),
+        ("ntcl", ("total", "global", "level", "time", "prediction", "mrr", "top1", "top5")),
+        ("vq", ("total", "commitment", "agreement", "continuous_mrr", "quantised_mrr")),
     ):
         rows = []
         for epoch in range(1, 31):
             for term in terms:
-                for split, gap in (("train", 0.0), ("validation", 0.35)):
+                score = term.endswith(("mrr", "top1", "top5"))
+                for split, gap in (
+                    (("validation", 0.35),) if score else (("train", 0.0), ("validation", 0.35))
+                ):
                     fall = np.exp(-epoch / 9)
                     value = (
                         0.05 + 0.4 * (1 - fall) - gap * 0.3
@@ -196,6 +199,10 @@ def _model(folder: Path, rng: np.random.Generator) -> None:
                     rows.append((epoch, split, term, value + 0.03 * rng.standard_normal()))
         write_tsv(
             folder / stage / "history.tsv", pd.DataFrame(rows, columns=["epoch", "split", "term", "value"])
+        )
+        write_json(
+            folder / stage / "model.json",
+            {"best_epoch": 24, "score": {"alpha": 0.5, "beta": 0.3, "near_steps": 1}},
         )
     delays = [
         (s, level, d + 0.2 * rng.standard_normal() * (s != "all"), 1.0)
@@ -217,14 +224,14 @@ def _model(folder: Path, rng: np.random.Generator) -> None:
         )
         for epoch in range(1, 31)
         for level in LEVELS
-        for depth in (0, 1)
+        for depth in (1, 2)
     ]
     columns = ["epoch", "level", "depth", "perplexity", "used_share", "same_code_share"]
     write_tsv(folder / "vq" / "usage.tsv", pd.DataFrame(usage, columns=columns))
     counts = [
         (level, depth, code, modality, int(rng.gamma(1.0, 60)))
         for level in LEVELS
-        for depth in (0, 1)
+        for depth in (1, 2)
         for code in range(64)
         for modality in ("fmri", "video")
     ]
@@ -296,3 +303,11 @@ def make_results(folder: Path, *, models: dict[str, float] = MODELS, images: boo
 def made(tmp_path_factory) -> Made:
     """A complete results folder without video; read only."""
     return make_results(tmp_path_factory.mktemp("complete"))
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The builders of the synthetic tables."""
+    return SimpleNamespace(
+        metric_rows=metric_rows, control_rows=control_rows, clip_table=clip_table, write_quality=write_quality
+    )

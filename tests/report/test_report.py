@@ -9,9 +9,10 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-import neuroalign.io
+import neuroalign
 from neuroalign.errors import UserError
 from neuroalign.io import read_tsv, write_tsv
 from neuroalign.report.build import build_report
@@ -55,12 +56,6 @@ class Page(HTMLParser):
     @property
     def words(self) -> str:
         return " ".join(" ".join(self.text).split())
-
-
-def page_of(made, folder, **changes) -> Page:
-    destination = folder / "index.html"
-    build_report(made.output, destination, {**made.config, **changes}, truth_dir=made.truth)
-    return Page(destination.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +125,7 @@ def test_numbers_stand_beside_chance(page):
 def test_configuration_and_versions_are_exact(page, made):
     assert "bids_dir: results/demo/bids" in page.words
     assert neuroalign.__version__ in page.words
-    import numpy
-
-    assert f"numpy {numpy.__version__}" in page.words
+    assert f"numpy {np.__version__}" in page.words
 
 
 def test_an_empty_folder_gives_a_page_that_says_what_is_absent(made, tmp_path):
@@ -157,18 +150,21 @@ def test_an_empty_folder_gives_a_page_that_says_what_is_absent(made, tmp_path):
 @pytest.mark.parametrize(
     "absent",
     [
-        "index", "pairs", "roi", "evaluation/metrics.tsv", "evaluation/comparisons.tsv", "evaluation/rankings.tsv",
-        "models/seed-0/ntcl", "models/seed-0/vq",
+        ("index", "evaluation/metrics.tsv", "models/seed-0/ntcl"),
+        ("pairs", "evaluation/comparisons.tsv"),
+        ("roi", "evaluation/rankings.tsv", "models/seed-0/vq"),
     ],
-)  # fmt: skip
-def test_any_one_absence_is_survived(made, tmp_path, absent):
+)
+def test_partial_results_are_survived(made, tmp_path, absent):
     shutil.copytree(made.output, tmp_path / "results")
-    target = tmp_path / "results" / absent
-    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    for name in absent:
+        target = tmp_path / "results" / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
     build_report(tmp_path / "results", tmp_path / "page.html", made.config, truth_dir=made.truth)
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert [a["id"] for a in page.all("section")] == list(SECTIONS)
-    assert "class" in dict(next(a for t, a in page.elements if t == "p" and a.get("class") == "absent"))
+    said = [a for a in page.all("p") if a.get("class") == "absent"]
+    assert len(said) >= len(absent)
 
 
 def test_a_damaged_table_is_one_sentence_and_leaves_no_page(made, tmp_path):

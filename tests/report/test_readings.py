@@ -1,0 +1,303 @@
+"""The sentences follow the numbers, also when the numbers are bad."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from neuroalign.evaluation import controls as evaluated_controls
+from neuroalign.evaluation import evaluate
+from neuroalign.io import read_tsv, write_tsv
+from neuroalign.report import bold_quality, codes, controls, dataset, delays, gallery, retrieval, training
+from neuroalign.report.results import Results, above_chance, headline_rows, over_seeds
+from neuroalign.report.style import listed, percent, plural
+from neuroalign.report.thumbnails import ClipPictures, clock
+
+
+def results_with(folder, config=None, **tables) -> Results:
+    for name, table in tables.items():
+        write_tsv(folder / name.replace("__", "/").replace("-tsv", ".tsv"), table)
+    return Results(folder, config or {})
+
+
+# --- the verdict ----------------------------------------------------------------------------------------------
+
+
+def test_a_model_above_chance_is_said_to_be(kit):
+    rows = headline_rows(kit.metric_rows({"neuroalign": 0.2}), model="neuroalign")
+    assert "in both directions in all 3 subjects" in retrieval.verdict(rows)
+
+
+def test_a_model_at_chance_is_said_to_be(kit):
+    rows = headline_rows(kit.metric_rows({"neuroalign": 0.025}), model="neuroalign")
+    text = retrieval.verdict(rows)
+    assert text.startswith("At chance: the fused model does not beat chance")
+    assert "nor when pooled" in text
+
+
+def test_only_the_pool_above_chance_is_not_a_success_of_the_subjects(kit):
+    rows = headline_rows(kit.metric_rows({"neuroalign": 0.2}), model="neuroalign")
+    rows.loc[rows["subject"] != "all", "ci_low"] = 0.0
+    text = retrieval.verdict(rows)
+    assert text.startswith("At chance")
+    assert "pooled over subjects it does for fMRI → video and video → fMRI" in text
+
+
+def test_a_mixed_result_names_who_fails_and_where(kit):
+    rows = headline_rows(kit.metric_rows({"neuroalign": 0.2}), model="neuroalign")
+    fails = (rows["subject"] == "02") & (rows["direction"] == "video_to_fmri")
+    rows.loc[fails, ["ci_low", "p_value"]] = 0.0, 0.4
+    text = retrieval.verdict(rows)
+    assert "in 3 of 3 for fMRI → video and in 2 of 3 for video → fMRI" in text
+    assert text.endswith("not in both directions for sub-02.")
+
+
+def test_an_interval_above_chance_with_a_poor_p_value_does_not_count():
+    assert above_chance({"ci_low": 0.1, "chance": 0.05, "p_value": 0.01})
+    assert not above_chance({"ci_low": 0.1, "chance": 0.05, "p_value": 0.2})
+    assert not above_chance({"ci_low": 0.04, "chance": 0.05, "p_value": 0.01})
+    assert not above_chance({"ci_low": np.nan, "chance": 0.05, "p_value": np.nan})
+
+
+# --- parts, baselines, controls --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fused", "continuous", "quantised", "said"),
+    [
+        (0.2, 0.15, 0.1, "quantisation helps"),
+        (0.15, 0.15, 0.1, "gains nothing from it"),
+        (0.12, 0.15, 0.1, "quantisation does not help on these data; the continuous part alone does better"),
+        (0.15, 0.1, 0.18, "the quantised part alone is the better one"),
+    ],
+)
+def test_quantisation_is_praised_only_where_it_helps(kit, fused, continuous, quantised, said):
+    models = {"neuroalign": fused, "neuroalign_continuous": continuous, "neuroalign_quantised": quantised}
+    assert said in retrieval.quantisation_sentence(headline_rows(kit.metric_rows(models), subject="all"))
+
+
+def test_unused_quantised_part_is_named():
+    assert "no weight" in retrieval.weights_sentence([{"alpha": 0.7, "beta": 0.0}])
+    assert "no weight" not in retrieval.weights_sentence([{"alpha": 0.5, "beta": 0.3}])
+
+
+def test_a_baseline_that_wins_is_named():
+    text = controls.ranking_sentence(pd.Series({"pooled_cca": 0.2, "neuroalign": 0.1, "ridge": 0.05}))
+    assert text.startswith("The fused model does not beat every baseline: pooled CCA does better (10.0")
+    assert controls.ranking_sentence(pd.Series({"neuroalign": 0.3, "ridge": 0.1})).startswith(
+        "The fused model stands above"
+    )
+
+
+def test_differences_are_counted_by_what_their_intervals_leave_out():
+    rows = pd.DataFrame(
+        {
+            "direction": "fmri_to_video",
+            "ci_low": [0.01, -0.05, -0.01],
+            "ci_high": [0.1, -0.01, 0.02],
+            "difference": [0.05, -0.03, 0.0],
+        }
+    )
+    assert "fMRI → video: better than 1, worse than 1, undecided against 1" in controls.difference_sentence(
+        rows
+    )
+
+
+def test_a_control_above_chance_is_a_warning(kit):
+    rows = kit.control_rows().astype({"passed": str})
+    assert controls.control_sentences(rows)[0].startswith("At chance, as they must be")
+    rows.loc[(rows["control"] == "shifted") & (rows["subject"] == "02"), "passed"] = "False"
+    rows.loc[rows["control"] == "low_level", "passed"] = "False"
+    text = " ".join(controls.control_sentences(rows))
+    assert "Warning: brain series shifted in time lies above chance in sub-02" in text
+    assert "Low-level content does as well as the model" in text
+    assert "At chance, as they must be: shuffled pairing and only the time of the clip." in text
+
+
+# --- delays, training, codes, quality ----------------------------------------------------------------------------
+
+
+def test_delays_out_of_order_are_said_to_be():
+    levels = ["early", "high"]
+    learned = pd.DataFrame({"subject": "all", "level": levels, "mean": [6.0, 5.0]})
+    truth = pd.DataFrame({"subject": "all", "level": levels, "delay_s": [4.5, 6.0]})
+    assert "do not stand in the true order" in delays.order_sentence(learned, truth, levels)
+    assert "do not rise" in delays.order_sentence(learned, None, levels)
+
+
+def test_delays_that_are_not_learned_are_explained(tmp_path):
+    section = delays.section(Results(tmp_path, {"hrf": {"method": "shift"}}))
+    assert section.absent == [
+        "No delay is learned: hrf.method is 'shift', so brain and video already share a clock."
+    ]
+
+
+def history(values, term="mrr", split="validation", start=0):
+    return pd.DataFrame(
+        {"epoch": range(start, start + len(values)), "split": split, "term": term, "value": values}
+    )
+
+
+def test_training_that_never_helped_is_said_to():
+    assert "never improved on its start" in training.stage_sentence("Stage 1", history([0.3, 0.2, 0.1]))
+    assert "still improving" in training.stage_sentence("Stage 1", history([0.1, 0.2, 0.3]))
+    assert "0.100 to 0.400 at epoch 2 (last epoch 3)." in training.stage_sentence(
+        "Stage 1", history([0.1, 0.2, 0.4, 0.3])
+    )
+    assert "at epoch 1" in training.stage_sentence("Stage 1", history([2.0, 1.0, 3.0], term="total"))
+
+
+def test_both_parts_choose_the_epoch_of_stage_two():
+    both = pd.concat([history([0.1, 0.5, 0.2], "continuous_mrr"), history([0.1, 0.1, 0.6], "quantised_mrr")])
+    assert training.criterion(both) == ["continuous_mrr", "quantised_mrr"]
+    assert "to 0.400 at epoch 2" in training.stage_sentence("Stage 2", both)
+
+
+def test_codes_shared_no_more_than_by_chance_are_said_to_be(tmp_path):
+    usage = pd.DataFrame(
+        {
+            "epoch": [1],
+            "level": ["early"],
+            "depth": [1],
+            "perplexity": [20.0],
+            "used_share": [0.5],
+            "same_code_share": [0.06],
+        }
+    )
+    config = {"train": {"seeds": [0], "vq": {"codes": 64}}}
+    results = results_with(tmp_path, config, **{"models__seed-0__vq__usage-tsv": usage})
+    text = codes.section(results, ClipPictures(results)).reading[0]
+    assert "6.0\N{NO-BREAK SPACE}% of paired" in text
+    assert "little more than codes drawn at random" in text
+
+
+def test_damaged_quality_files_are_named_not_fatal(kit, tmp_path):
+    kit.write_quality(
+        tmp_path / "roi" / "sub-01_qc.h5", "sub-01", "01", images=True, rng=np.random.default_rng(0)
+    )
+    (tmp_path / "roi" / "sub-02_qc.h5").write_bytes(b"not HDF5")
+    section = bold_quality.section(Results(tmp_path, {}))
+    assert section.absent == ["The quality file of one run could not be read: sub-02_qc.h5."]
+    assert [b.kind for b in section.blocks].count("picture") == 3
+
+
+def test_series_without_images_or_motion_still_have_carpets(kit, tmp_path):
+    kit.write_quality(
+        tmp_path / "roi" / "sub-01_qc.h5", "sub-01", "01", images=False, rng=np.random.default_rng(0)
+    )
+    section = bold_quality.section(Results(tmp_path, {}))
+    assert len(section.absent) == 2
+    assert "region" not in section.reading[0]
+    assert [b.kind for b in section.blocks] == ["picture", "table"]
+
+
+# --- what went in, and the gallery -------------------------------------------------------------------------------
+
+
+def test_leakage_is_said(kit, tmp_path):
+    clips = kit.clip_table()
+    clips.loc[0, "split"] = "test"
+    text = dataset.section(results_with(tmp_path, **{"pairs__clips-tsv": clips})).reading[1]
+    assert "1 clip lie in more than one part: this is leakage." in text
+
+
+def test_folds_are_drawn_as_lanes(kit, tmp_path):
+    clips = kit.clip_table().assign(split_0="test", split_1="train")
+    section = dataset.section(results_with(tmp_path, **{"pairs__clips-tsv": clips}))
+    assert section.reading[1].startswith("Cross-validation over 2 contiguous parts")
+    assert "2 thin lanes" in section.blocks[0].caption
+
+
+def test_examples_are_spread_over_subjects_and_ranks():
+    rng = np.random.default_rng(0)
+    rankings = pd.DataFrame(
+        {"subject": np.repeat(["01", "02", "03"], 50), "rank": np.tile(np.arange(1, 51.0), 3)}
+    )
+    rankings = rankings.iloc[rng.permutation(len(rankings))]
+    chosen = gallery.choose(rankings, 9)
+    assert len(set(chosen.index)) == 9
+    assert set(zip(chosen["subject"], chosen["place"], strict=True)) == {
+        (s, p) for s in ("01", "02", "03") for p in ("good", "median", "bad")
+    }
+    for place, rank in (("good", 6), ("median", 25), ("bad", 45)):
+        assert abs(chosen[chosen["place"] == place]["rank"] - rank).max() <= 1
+
+
+@pytest.mark.parametrize(("queries", "count"), [(0, 4), (2, 6), (5, 0)])
+def test_examples_never_exceed_the_queries(queries, count):
+    rankings = pd.DataFrame({"subject": ["01"] * queries, "rank": np.arange(queries, dtype=float)})
+    chosen = gallery.choose(rankings, count)
+    assert len(chosen) == min(queries, count)
+    assert chosen.index.is_unique
+
+
+def test_thumbnails_show_the_true_clip_of_the_video(kit, tmp_path):
+    av = pytest.importorskip("av")
+    clips = kit.clip_table()
+    write_tsv(tmp_path / "pairs" / "clips.tsv", clips)
+    (tmp_path / "stimuli").mkdir()
+    with av.open(str(tmp_path / "stimuli" / "film-1.mp4"), "w") as video:
+        stream = video.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 128, 72, "yuv420p"
+        for frame in range(160):
+            picture = np.full((72, 128, 3), [255, 0, 0] if frame < 80 else [0, 0, 255], np.uint8)
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        video.mux(stream.encode())
+    pictures = ClipPictures(Results(tmp_path, {}))
+    pictures.load(["film-1@0", "film-1@12", "film-2@0", "unknown"])
+    assert pictures.any_video
+    red, blue = (_mean_colour(pictures.clip(c).src) for c in ("film-1@0", "film-1@12"))
+    assert red[0] > 180 > 60 > red[2]
+    assert blue[2] > 180 > 60 > blue[0]
+    tile = pictures.clip("film-2@0", correct=True)
+    assert (tile.src, tile.label) == (None, "film-2 0:00–0:04")
+    assert tile.alt.startswith("Time tile of film-2")
+    assert pictures.clip("unknown").label == "unknown"
+
+
+def _mean_colour(source: str) -> np.ndarray:
+    image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    return np.asarray(image.convert("RGB"), float).mean(axis=(0, 1))
+
+
+# --- small things ------------------------------------------------------------------------------------------------
+
+
+def test_seeds_are_summarised_once(kit):
+    first, second = (kit.metric_rows({"neuroalign": v}, seed=s) for v, s in ((0.1, "0"), (0.2, "1")))
+    mean = over_seeds(pd.concat([first, second], ignore_index=True))
+    assert len(mean) == len(first)
+    np.testing.assert_allclose(mean["value"].to_numpy(), (first["value"] + second["value"]).to_numpy() / 2)
+    summary = kit.metric_rows({"neuroalign": 0.3}, seed="all")
+    assert (
+        over_seeds(pd.concat([first, second, summary], ignore_index=True))["value"].tolist()
+        == summary["value"].tolist()
+    )
+
+
+def test_the_synthetic_tables_have_the_evaluators_columns(kit, made):
+    expected = {
+        "metrics": evaluate.METRIC_COLUMNS,
+        "comparisons": evaluate.COMPARISON_COLUMNS,
+        "ceilings": evaluate.CEILING_COLUMNS,
+        "rankings": evaluate.RANKING_COLUMNS,
+        "controls": evaluated_controls.COLUMNS,
+    }
+    for name, columns in expected.items():
+        assert sorted(read_tsv(made.output / "evaluation" / f"{name}.tsv").columns) == sorted(columns)
+
+
+def test_small_formats():
+    assert percent(0.1234) == "12.3\N{NO-BREAK SPACE}%"
+    assert percent(float("nan")) == "–"
+    assert listed(["a"]) == "a"
+    assert listed("abcdefgh") == "a, b, c, d, e and 3 more"
+    assert listed([]) == "none"
+    assert plural(1, "query", "queries") == "1 query"
+    assert plural(1200, "query", "queries") == "1,200 queries"
+    assert [clock(v) for v in (0, 75.5, 59.96)] == ["0:00", "1:15.5", "1:00"]
