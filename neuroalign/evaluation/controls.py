@@ -3,17 +3,19 @@
 ========================  ===============================================================  ============
 control                   what is scored                                                   expected
 ========================  ===============================================================  ============
-``shifted``               the model, every run's presentations rotated by half the run     chance
+``shifted``               the model, presentations rotated within runs by 1/4 to 3/4      chance
 ``shuffled``              the model, test presentations paired with labels at random       chance
 ``time_only``             ridge from smooth functions of clip time, in place of the brain  chance
-``shuffled_training``     ridge trained on shuffled pairs, mean of ten shuffles            chance
+``shuffled_training``     ridge trained on pairs shuffled within subject                   chance
 ``low_level``             ridge to luminance, contrast and motion only                     below_model
 ========================  ===============================================================  ============
 
+``shifted``, ``shuffled`` and ``shuffled_training`` are means over ten rotations (shuffles), and their intervals resample
+these as well as blocks: a map learned from one shuffle is a random map, and all test queries share its luck.
+
 A control expected at chance passes unless it is credibly *above* chance, at a level that is 95 % for all subjects and
 directions of that control together (Bonferroni): a leak can only raise it, and few queries often give exactly zero
-hits. A map learned from one shuffle is a random map, and all test queries share its luck: its interval
-therefore resamples shuffles as well as blocks. ``low_level`` passes where the model's value is better. Where nothing can be said (a single block), `passed` is
+hits. ``low_level`` passes where the model's value is better. Where nothing can be said (a single block), `passed` is
 empty.
 """
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -54,18 +57,25 @@ COLUMNS = (
     "n_queries",
 )
 SIMULTANEOUS = 0.95
-SHUFFLES = 10
+DRAWS = 10
 _TIME_WIDTH_S = 60.0
 
 
-def half_run(trials: Trials) -> np.ndarray:
-    """Whose label each presentation takes when every run is rotated by half its presentations."""
-    source = np.arange(len(trials.rows))
+def far_rotations(trials: Trials) -> list[np.ndarray]:
+    """Whose label each presentation takes when every run is rotated by a quarter to three quarters of itself.
+
+    Returns
+    -------
+    sources : list of `DRAWS` int arrays of shape (pairs,)
+        See `Trials.rotated`.
+    """
+    sources = [np.arange(len(trials.rows)) for _ in range(DRAWS)]
     for run in dict.fromkeys(trials.runs):
         where = np.flatnonzero([r == run for r in trials.runs])
         order = where[np.argsort(trials.onset_s[where], kind="stable")]
-        source[order] = np.roll(order, -(len(order) // 2))
-    return source
+        for source, share in zip(sources, np.linspace(0.25, 0.75, DRAWS), strict=True):
+            source[order] = np.roll(order, -round(share * len(order)))
+    return sources
 
 
 def time_only_pairs(pairs: PairedDataset) -> PairedDataset:
@@ -126,7 +136,7 @@ def _shuffled_training(data: Material, seed: int) -> list[dict[str, SubjectScore
     fits = {s: decompose(flat(data.subjects[s]["train"].brain)) for s in data.trained()}
     rng = np.random.default_rng([seed, 1])
     found = []
-    for _ in range(SHUFFLES):
+    for _ in range(DRAWS):
         maps = {}
         for subject, fit in fits.items():
             contents = data.subjects[subject]["train"].contents
@@ -168,11 +178,13 @@ def controls_table(
     for direction in DIRECTIONS:
         seeds = trials[direction]
         reference[direction] = _over_seeds([judge.measure(items) for items in seeds])
-        halves = [[half_run(t) for t in items] for items in seeds]
-        mixed = [_shuffles(items, config.seed) for items in seeds]
-        for name, sources in (("shifted", halves), ("shuffled", mixed)):
-            found = [judge.measure(items, own) for items, own in zip(seeds, sources, strict=True)]
-            measured.setdefault(name, {})[direction] = _over_seeds(found)
+        for name, make in (("shifted", far_rotations), ("shuffled", partial(_shuffles, seed=config.seed))):
+            sources = [make(t) for t in seeds[0]]
+            found = [
+                _over_seeds([judge.measure(items, [own[draw] for own in sources]) for items in seeds])
+                for draw in range(DRAWS)
+            ]
+            measured.setdefault(name, {})[direction] = _over_draws(found, config.seed)
         for name in trained[0]:
             found = [
                 judge.measure(
@@ -199,9 +211,9 @@ def controls_table(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _shuffles(items: Sequence[Trials], seed: int) -> list[np.ndarray]:
-    rng = np.random.default_rng([seed, 2])
-    return [rng.permutation(len(t.rows)) for t in items]
+def _shuffles(trials: Trials, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng([seed, trials.fold, *trials.subject.encode()])
+    return [rng.permutation(len(trials.rows)) for _ in range(DRAWS)]
 
 
 def _over_seeds(found: list[dict[str, list[Measure]]]) -> dict[str, list[Measure]]:

@@ -8,7 +8,9 @@ Tables (all long format, one number per row; ``n/a`` where it cannot be said)
     true clip and is the mean over queries where neighbours are excluded. With several seeds, rows with `seed` "all"
     hold the mean over seeds. Test queries of all folds are pooled; each is ranked in the gallery of its fold.
 ``comparisons.tsv``
-    Paired differences (mean over seeds) between NeuroAlign and every other model on the queries both have.
+    Paired differences (`model_a` minus `model_b`, means over seeds) between NeuroAlign and every other model on the
+    queries both have. For `median_rank` a negative difference favours `model_a`. The p-value is two-sided, from
+    exchanging the models block by block.
 ``controls.tsv``
     See `evaluation.controls`.
 ``ceilings.tsv``
@@ -95,6 +97,8 @@ RANKING_COLUMNS = (
 
 # By model, direction and seed: the trials of all subjects and folds.
 TrialsOf = dict[str, dict[str, dict[int, list[Trials]]]]
+# By model, direction, seed and subject (or "all").
+MeasuresOf = dict[str, dict[str, dict[int, dict[str, list[Measure]]]]]
 
 
 @dataclass(frozen=True)
@@ -227,11 +231,11 @@ def _read(score_files: Sequence[ScoreFile], parts: Sequence[PairedDataset]) -> T
     return found
 
 
-def _metrics(measures, config: Evaluate) -> pd.DataFrame:
+def _metrics(measures: MeasuresOf, config: Evaluate) -> pd.DataFrame:
     rows = []
     for model, directions in measures.items():
         for direction, seeds in directions.items():
-            named = dict(seeds)
+            named: dict[int | str, dict[str, list[Measure]]] = dict(seeds)
             if len(seeds) > 1:
                 named["all"] = _mean_over_seeds(seeds)
             for seed, subjects in named.items():
@@ -248,7 +252,7 @@ def _mean_over_seeds(seeds: Mapping[int, Mapping[str, list[Measure]]]) -> dict[s
     }
 
 
-def _comparisons(trials: TrialsOf, measures, config: Evaluate) -> pd.DataFrame:
+def _comparisons(trials: TrialsOf, measures: MeasuresOf, config: Evaluate) -> pd.DataFrame:
     """NeuroAlign against everything else, on the queries both have."""
     rows = []
     plain = Judge(config, rotations=False)

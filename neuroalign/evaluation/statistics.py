@@ -180,7 +180,9 @@ class Judge:
                         results[name].append(measure)
         return results
 
-    def _rotate(self, trials, groups) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    def _rotate(
+        self, trials: Sequence[Trials], groups: dict[str, list[int]]
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         if self.rotations is None:
             return [], {name: np.zeros(0, int) for name in groups}
         rotated, shifts = [], []

@@ -62,6 +62,15 @@ def test_the_lag_is_found_on_validation(make):
     assert top1(unaligned, run_baseline("pooled_linear_infonce", unaligned)[0]) > 0.3
 
 
+@pytest.mark.parametrize("name", ["ridge", "encoding", "pooled_linear_infonce"])
+def test_one_beta_per_clip_is_compared_with_the_mean_of_its_steps(make, name):
+    pairs = make(noise=0.3)
+    for windows in pairs.brain.values():
+        windows.levels = {k: data.mean(axis=1, keepdims=True) for k, data in windows.levels.items()}
+        windows.times, windows.valid = windows.times[:, :1], windows.valid[:, :1]
+    assert top1(pairs, run_baseline(name, pairs)[0]) > 0.4
+
+
 def test_scaling_comes_from_training(pairs):
     data = material(pairs, (0.0,))
     for subject in pairs.subjects:
