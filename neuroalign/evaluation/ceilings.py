@@ -56,7 +56,7 @@ def subject_to_group(data: Material) -> dict[str, SubjectScores]:
     scores : dict of subject to SubjectScores
         Empty where units differ between subjects; only clips that somebody else saw too.
     """
-    found = {}
+    found: dict[str, SubjectScores] = {}
     if not data.same_units:
         return found
     for subject, parts in data.subjects.items():

@@ -144,7 +144,11 @@ def _shuffled_training(data: Material, seed: int) -> list[dict[str, SubjectScore
             mixed = np.empty_like(contents)
             mixed[cycle] = contents[np.roll(cycle, 1)]
             maps[subject] = fit(flat(data.video[mixed]))(alpha)
-        found.append(score_test(data, lambda s, brain, video, maps=maps: cosine(maps[s](brain), video), maps))
+
+        def score(subject: str, brain: np.ndarray, video: np.ndarray, maps: dict = maps) -> np.ndarray:
+            return cosine(maps[subject](brain), video)
+
+        found.append(score_test(data, score, maps))
     return found
 
 
@@ -238,11 +242,13 @@ def _over_draws(found: list[dict[str, list[Measure]]], seed: int) -> dict[str, l
 
 def _judged(control: str, measure: Measure, model_value: float | None, count: int) -> dict[str, object]:
     """The row of a control, with what was expected and whether it held."""
-    row = measure.row(1 - (1 - SIMULTANEOUS) / count)
+    level = 1 - (1 - SIMULTANEOUS) / count
+    row = measure.row(level)
     sign = -1.0 if measure.metric in LOWER_IS_BETTER else 1.0
     if control == "low_level":
         passed = None if model_value is None else bool(sign * (model_value - measure.value) > 0)
         return row | {"expected": "below_model", "reference": model_value, "passed": passed}
-    edge = row["ci_low"] if sign > 0 else row["ci_high"]
+    low, high = measure.interval(level)
+    edge = low if sign > 0 else high
     passed = bool(sign * (edge - measure.chance) <= 1e-9) if np.isfinite(edge) else None
     return row | {"expected": "chance", "reference": measure.chance, "passed": passed}

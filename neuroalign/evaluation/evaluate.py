@@ -235,7 +235,7 @@ def _metrics(measures: MeasuresOf, config: Evaluate) -> pd.DataFrame:
     rows = []
     for model, directions in measures.items():
         for direction, seeds in directions.items():
-            named: dict[int | str, dict[str, list[Measure]]] = dict(seeds)
+            named: dict[int | str, dict[str, list[Measure]]] = {**seeds}
             if len(seeds) > 1:
                 named["all"] = _mean_over_seeds(seeds)
             for seed, subjects in named.items():

@@ -97,7 +97,8 @@ def material(pairs: PairedDataset, lags_s: Sequence[float], target: np.ndarray |
     """
     video = np.concatenate(list(pairs.video.levels.values()), axis=2) if target is None else target
     video = np.asarray(video, np.float32)
-    raw, labels = {}, []
+    raw: dict[str, dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    labels = []
     for subject in pairs.subjects:
         raw[subject] = {}
         for name in SPLITS:

@@ -125,9 +125,9 @@ def train(
         `quality` there.
     step : int
     """
-    gallery, truth = np.unique(fit.contents, return_inverse=True)
+    gallery, columns = np.unique(fit.contents, return_inverse=True)
     brain, target = torch.from_numpy(fit.brain), torch.from_numpy(video[gallery])
-    truth = torch.from_numpy(truth)
+    truth = torch.from_numpy(columns)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Towers(brain.shape[2], target.shape[2], budget, hidden)
