@@ -165,10 +165,10 @@ class Plan:
         """Root of the native engine's derivatives."""
         return f"{self.out}/preproc"
 
-    def anatomy_of(self, run_id: str) -> list[str]:
-        """Files of the anatomy that a run is aligned to."""
+    def anatomy_of(self, run_id: str) -> dict[str, str]:
+        """Files of the anatomy that a run is aligned to, by their names in `derivatives.anatomy_paths`."""
         files = derivatives.anatomy_paths(self.run(run_id)["t1w"], self.preproc, space=self._space)
-        return [str(path) for path in files.values()]
+        return {name: str(path) for name, path in files.items()}
 
     def extract_inputs(self, run_id: str) -> dict[str, Any]:
         """What region extraction of a run reads."""
@@ -180,11 +180,6 @@ class Plan:
         row = self.run(run_id)
         names = ("timeseries",) if self.checked.fmri.source == "timeseries" else ("bold", "mask", "confounds")
         return {name: row[name] for name in names if row[name]} | files
-
-    @property
-    def extract_root(self) -> str:
-        """Folder whose sidecars describe what is extracted."""
-        return self.preproc if self.raw else str(self.checked.dataset.derivatives)
 
     @property
     def series_files(self) -> list[str]:

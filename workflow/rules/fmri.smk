@@ -25,7 +25,7 @@ rule preprocess_anatomy:
 rule preprocess:
     input:
         bold=lambda wildcards: PLAN.run(wildcards.run_id)["bold"],
-        anatomy=lambda wildcards: PLAN.anatomy_of(wildcards.run_id),
+        anatomy=lambda wildcards: PLAN.anatomy_of(wildcards.run_id).values(),
         template=PLAN.template_files,
         code=source_files("neuroalign.fmri.preprocess.native"),
     output:
@@ -39,6 +39,7 @@ rule preprocess:
         runtime=120,
     params:
         preprocess=PLAN.preprocess,
+        anatomy=lambda wildcards: PLAN.anatomy_of(wildcards.run_id),
         bids_dir=CONFIG["dataset"]["bids_dir"],
     script:
         "../scripts/preprocess.py"
@@ -61,6 +62,7 @@ rule extract:
     params:
         run=lambda wildcards: PLAN.run(wildcards.run_id),
         fmri=PLAN.section("fmri", but=("preprocess",)),
-        root=PLAN.extract_root,
+        bids_dir=CONFIG["dataset"]["bids_dir"],
+        preproc=PLAN.preproc,
     script:
         "../scripts/extract.py"
