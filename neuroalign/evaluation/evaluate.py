@@ -235,10 +235,10 @@ def _metrics(measures: MeasuresOf, config: Evaluate) -> pd.DataFrame:
     rows = []
     for model, directions in measures.items():
         for direction, seeds in directions.items():
-            named: dict[int | str, dict[str, list[Measure]]] = {**seeds}
+            named: list[tuple[int | str, dict[str, list[Measure]]]] = list(seeds.items())
             if len(seeds) > 1:
-                named["all"] = _mean_over_seeds(seeds)
-            for seed, subjects in named.items():
+                named.append(("all", _mean_over_seeds(seeds)))
+            for seed, subjects in named:
                 for subject, found in subjects.items():
                     about = {"model": model, "seed": seed, "subject": subject, "direction": direction}
                     rows += [about | measure.row(config.confidence) for measure in found]
