@@ -154,9 +154,9 @@ def _fit_response(network: NeuroAlign, brain: BrainInput, heard: list[Tensor], s
             correlation_sum(_resampled(network, brain, level).flatten(0, 1), y, shrinkage)
             for level, y in enumerate(targets)
         )
-        (_SHIFT_PENALTY * layer.subject_shift.square().sum() - shared).backward()
+        (_SHIFT_PENALTY * layer.shifts().square().sum() - shared).backward()
         optimiser.step()
-    log.info("linear start: time to peak %s s", [round(float(d), 2) for d in layer.log_delay.exp()])
+    log.info("linear start: time to peak %s s", [round(float(d), 2) for d in layer.log_delay.detach().exp()])
 
 
 def _set_video_maps(

@@ -257,7 +257,7 @@ def delay_table(network: NeuroAlign) -> pd.DataFrame:
     layer, architecture = network.haemodynamic, network.architecture
     if layer is None:
         return pd.DataFrame(columns=columns)
-    shifts = {"all": 0.0, **dict(zip(architecture.subjects, layer.subject_shift.tolist(), strict=True))}
+    shifts = {"all": 0.0, **dict(zip(architecture.subjects, layer.shifts().tolist(), strict=True))}
     delay, dispersion = layer.log_delay.exp().tolist(), layer.log_dispersion.exp().tolist()
     rows = [
         (subject, level, delay[i] + shift, dispersion[i])

@@ -82,11 +82,15 @@ class HaemodynamicAttention(nn.Module):
     def shift_of(self, subject: Tensor) -> Tensor:
         """Delay shift in seconds of each presentation's subject, 0 for unknown subjects."""
         known = subject >= 0
-        return torch.where(known, self.subject_shift[subject.clamp(min=0)], 0.0)
+        return torch.where(known, self.shifts()[subject.clamp(min=0)], 0.0)
+
+    def shifts(self) -> Tensor:
+        """Delay shift in seconds of every known subject; their mean is 0, as the level's delay holds it."""
+        return self.subject_shift - self.subject_shift.mean()
 
     def penalty(self) -> Tensor:
         """Mean squared subject shift (s²): shrinks people towards the group."""
-        return self.subject_shift.square().mean()
+        return self.shifts().square().mean()
 
     def forward(
         self, tokens: Tensor, times: Tensor, valid: Tensor, step_times: Tensor, subject: Tensor
