@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from neuroalign.config.dataset import Simulate
 from neuroalign.simulate.atlas import Template
+from neuroalign.simulate.fields import smooth_field
 from neuroalign.simulate.plan import generator
 
 HEAD_CENTRE_MM = np.array([0.0, -14.0, 8.0])
@@ -17,7 +18,8 @@ HEAD_CENTRE_MM = np.array([0.0, -14.0, 8.0])
 FIELD_OF_VIEW_MM = np.array([184.0, 220.0, 184.0])
 """Field of view of both anatomical and functional images."""
 
-_SKIN_MM = (("csf", 0.0, 2.0), ("skull", 2.0, 7.0), ("scalp", 7.0, 12.5))
+_SULCUS_MM = 8.0
+_SKIN_MM = (("csf", -np.inf, 2.0), ("skull", 2.0, 7.0), ("scalp", 7.0, 12.5))
 
 
 @dataclass
@@ -88,25 +90,29 @@ def build_head(
     voxels = _voxels(template.affine, in_template)
     sample = [
         ndimage.map_coordinates(source, voxels, order=1, mode="constant")
-        for source in (_soft(template.t1, spacing_mm), _soft(template.gm, spacing_mm), _soft(template.wm, spacing_mm))
+        for source in (
+            _soft(template.t1, spacing_mm),
+            _soft(template.gm, spacing_mm),
+            _soft(template.wm, spacing_mm),
+        )
     ]
     t1_brain, gm, wm = (values.reshape(shape) for values in sample)
     labels = ndimage.map_coordinates(atlas, _voxels(atlas_affine, in_template), order=0, mode="constant")
     brain = ndimage.binary_fill_holes(ndimage.binary_closing(t1_brain > 0.12, iterations=2))
     csf = np.where(brain, np.clip(1 - gm - wm, 0, 1), 0).astype(np.float32)
 
-    distance = ndimage.distance_transform_edt(~brain, sampling=spacing_mm).astype(np.float32)
-    distance += 1.2 * _smooth_field(rng, shape, spacing_mm, 18.0)
-    distance[brain] = 0
+    distance = _from_meninges(brain, spacing_mm) + 1.2 * _smooth_field(rng, shape, spacing_mm, 18.0)
     layers = {name: (distance > low) & (distance <= high) & ~brain for name, low, high in _SKIN_MM}
     face = _face(rng, xyz, distance, shape, spacing_mm)
 
     bias = np.exp(0.16 * _smooth_field(rng, shape, spacing_mm, 60.0))
     texture = _smooth_field(rng, shape, spacing_mm, 2.5 * spacing_mm)
     tissue = np.clip(1 + 0.05 * texture, 0.5, 1.5)
-    t1 = 900 * t1_brain * brain
-    t1 += 180 * layers["csf"] + 60 * layers["skull"] + 950 * layers["scalp"] * tissue
-    t1 += face * 480 * np.clip(1 + 0.35 * texture, 0, 2)
+    # Below the skull base lies muscle, not the bright fat of the scalp.
+    fat = np.where(xyz[2] > -38, 900, 420)
+    t1 = 1200 * t1_brain * brain
+    t1 += 180 * layers["csf"] + 60 * layers["skull"] + fat * layers["scalp"] * tissue
+    t1 += face * 420 * np.clip(1 + 0.35 * texture, 0, 2)
     epi = 2000 * gm + 1650 * wm + 3000 * csf
     epi = np.where(brain, epi, 2600 * layers["csf"] + 80 * layers["skull"] + 500 * layers["scalp"] * tissue)
     epi += face * 260 * np.clip(1 + 0.35 * texture, 0, 2)
@@ -114,12 +120,21 @@ def build_head(
     return Head(
         affine=affine,
         t1=(ndimage.gaussian_filter(t1, blur) * bias).astype(np.float32),
-        epi=(ndimage.gaussian_filter(epi * _dropout(in_template, shape), blur) * bias**0.5).astype(np.float32),
+        epi=(ndimage.gaussian_filter(epi * _dropout(in_template, shape), blur) * bias**0.5).astype(
+            np.float32
+        ),
         gm=(gm * brain).astype(np.float32),
         brain=brain,
         csf=np.maximum(csf, layers["csf"]).astype(np.float32),
         labels=(labels.reshape(shape) * brain).astype(np.int16),
     )
+
+
+def _from_meninges(brain: np.ndarray, spacing_mm: float) -> np.ndarray:
+    """Distance in mm outside the envelope of the brain, which bridges sulci and fissures; 0 inside."""
+    near = ndimage.distance_transform_edt(~brain, sampling=spacing_mm) <= _SULCUS_MM
+    envelope = ndimage.distance_transform_edt(near, sampling=spacing_mm) > _SULCUS_MM
+    return ndimage.distance_transform_edt(~(envelope | brain), sampling=spacing_mm).astype(np.float32)
 
 
 def _deform(rng: np.random.Generator, xyz: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -148,14 +163,8 @@ def _smooth_field(
     rng: np.random.Generator, shape: tuple[int, ...], spacing_mm: float, scale_mm: float
 ) -> np.ndarray:
     """A smooth random field of unit variance with features of about `scale_mm`."""
-    # Drawn on a grid as coarse as the field is smooth: drawing it finely and smoothing costs a hundred times more.
-    coarse = [max(4, int(np.ceil(n * spacing_mm / scale_mm)) + 3) for n in shape]
-    field = ndimage.zoom(
-        rng.standard_normal(coarse).astype(np.float32),
-        [n / c for n, c in zip(shape, coarse, strict=True)],
-        order=3,
-        mode="nearest",
-    )
+    knots = tuple(max(4, int(np.ceil(n * spacing_mm / scale_mm)) + 3) for n in shape)
+    field = smooth_field(rng, shape, knots)
     return field / field.std()
 
 

@@ -85,7 +85,12 @@ class Run:
 
 
 def simulate_run(
-    simulate: Simulate, run: RunPlan, head: Head, signal: np.ndarray, intrinsic: np.ndarray, columns: np.ndarray
+    simulate: Simulate,
+    run: RunPlan,
+    head: Head,
+    signal: np.ndarray,
+    intrinsic: np.ndarray,
+    columns: np.ndarray,
 ) -> Run:
     """Acquire one run.
 

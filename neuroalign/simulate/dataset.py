@@ -134,7 +134,8 @@ def _fill(plan: DatasetPlan, scratch: Path, jobs: int) -> None:
     columns = unit_columns(units, table)
     logger.info("acquiring %d runs", len(plan.run_plans))
     correlations = _in_parallel(
-        [(_make_run, (plan, run, signals[run.run_id], units, columns, scratch)) for run in plan.run_plans], jobs
+        [(_make_run, (plan, run, signals[run.run_id], units, columns, scratch)) for run in plan.run_plans],
+        jobs,
     )
     by_subject: dict[str, list[np.ndarray]] = {subject: [] for subject in plan.subjects}
     for run, values in zip(plan.run_plans, correlations, strict=True):
@@ -142,9 +143,7 @@ def _fill(plan: DatasetPlan, scratch: Path, jobs: int) -> None:
 
     truth.write_weights(plan.truth_dir / "weights.h5", plan, units, group, brains, scaling)
     write_tsv(plan.truth_dir / "delays.tsv", neural.delay_table(brains))
-    write_tsv(
-        plan.truth_dir / "scenes.tsv", pd.concat([scene_table(script) for script in scripts.values()])
-    )
+    write_tsv(plan.truth_dir / "scenes.tsv", pd.concat([scene_table(script) for script in scripts.values()]))
     write_tsv(plan.truth_dir / "noise_ceiling.tsv", truth.noise_ceiling(by_subject, units))
     _write_motion(plan)
     _write_texts(plan)
@@ -198,7 +197,9 @@ def _make_run(
         head = Head(**{f.name: stored[f.name] for f in fields(Head)})
     clock = neural.run_clock(simulate, run)
     ongoing = neural.intrinsic_activity(generator(simulate, "intrinsic", run.run_id), clock, units)
-    signal, intrinsic = (np.concatenate([part[level] for level in LEVELS], axis=1) for part in (signals, ongoing))
+    signal, intrinsic = (
+        np.concatenate([part[level] for level in LEVELS], axis=1) for part in (signals, ongoing)
+    )
     acquired = simulate_run(simulate, run, head, signal, intrinsic, columns)
     path = plan.bids_dir / run.func
     _save_nifti(Path(f"{path}_bold.nii.gz"), acquired.data.T, acquired.affine, simulate.tr_s)
@@ -246,7 +247,9 @@ def _write_motion(plan: DatasetPlan) -> None:
     grid: Geometry = geometry(plan.simulate)
     placed = {run.run_id: run_position(plan.simulate, run).round(6).tolist() for run in plan.run_plans}
     displacement = {
-        run.run_id: round(float(motion_table(head_motion(plan.simulate, run))["framewise_displacement"].mean()), 5)
+        run.run_id: round(
+            float(motion_table(head_motion(plan.simulate, run))["framewise_displacement"].mean()), 5
+        )
         for run in plan.run_plans
     }
     write_json(

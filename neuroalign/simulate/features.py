@@ -98,13 +98,19 @@ def early_features(pixels: np.ndarray) -> np.ndarray:
     -------
     array of shape (frames, 2 * GRID_ROWS * GRID_COLUMNS)
     """
-    grey = pixels.mean(axis=3)
+    grey = _grey(pixels)
     change = np.zeros_like(grey)
     change[1:] = np.diff(grey, axis=0)
     cells = _cells(grey)
     contrast = cells.std(axis=(2, 4))
     motion = np.sqrt((_cells(change) ** 2).mean(axis=(2, 4)))
-    return np.sqrt(np.concatenate([contrast, motion], axis=1).reshape(len(grey), 2, -1)).reshape(len(grey), -1)
+    return np.sqrt(np.concatenate([contrast, motion], axis=1).reshape(len(grey), 2, -1)).reshape(
+        len(grey), -1
+    )
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    return pixels @ np.full(3, 1 / 3, np.float32)
 
 
 def _cells(grey: np.ndarray) -> np.ndarray:
@@ -126,17 +132,18 @@ def intermediate_features(pixels: np.ndarray) -> np.ndarray:
     -------
     array of shape (frames, len(INTERMEDIATE_FEATURES))
     """
-    grey = pixels.mean(axis=3)
+    grey = _grey(pixels)
     coarse = 0.25 * (grey[:, ::2, ::2] + grey[:, 1::2, ::2] + grey[:, ::2, 1::2] + grey[:, 1::2, 1::2])
     fine_energy, coarse_energy = _orientation_energy(grey), _orientation_energy(coarse)
     slope = np.log((coarse_energy.mean(1) + 1e-3) / (fine_energy.mean(1) + 1e-3))
-    r, g, b = np.moveaxis(pixels, 3, 0)
+    r, g, b = np.ascontiguousarray(np.moveaxis(pixels, 3, 0))
+    spread = np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b)
     red_green, blue_yellow = r - g, b - (r + g) / 2
     colour = np.stack(
         [
             red_green.mean((1, 2)),
             blue_yellow.mean((1, 2)),
-            (pixels.max(3) - pixels.min(3)).mean((1, 2)),
+            spread.mean((1, 2)),
             grey.mean((1, 2)) - 0.5,
             red_green.std((1, 2)) + blue_yellow.std((1, 2)),
         ],

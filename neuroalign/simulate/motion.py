@@ -41,8 +41,8 @@ def head_motion(simulate: Simulate, run: RunPlan) -> np.ndarray:
     rng = generator(simulate, "motion", run.run_id)
     # Heads nod (about x) and slide along the bore (z) more than they do anything else.
     unit = np.array([0.6, 0.8, 1.3, 1.4, 0.6, 0.7]) * np.array([1, 1, 1, *([1 / HEAD_RADIUS_MM] * 3)])
-    walk = np.cumsum(rng.normal(0, 0.016, (run.volumes, 6)), axis=0)
-    jitter = rng.normal(0, 0.010, (run.volumes, 6))
+    walk = np.cumsum(rng.normal(0, 0.020, (run.volumes, 6)), axis=0)
+    jitter = rng.normal(0, 0.012, (run.volumes, 6))
     jolts = np.zeros((run.volumes, 6))
     for _ in range(rng.poisson(run.volumes * simulate.tr_s / 120)):
         at = int(rng.integers(1, run.volumes))

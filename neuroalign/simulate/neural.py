@@ -19,7 +19,7 @@ DELAYS_S = {"early": 4.5, "intermediate": 5.5, "high": 7.0}
 DELAY_SD_S = 0.2
 """Standard deviation of a person's delay around the group's; levels of one person move together and apart."""
 
-SIGNAL_PERCENT = {"early": 0.75, "intermediate": 0.65, "high": 0.5}
+SIGNAL_PERCENT = {"early": 1.1, "intermediate": 0.8, "high": 0.45}
 """Standard deviation of the stimulus-driven signal of a region, in percent of its baseline."""
 
 INTRINSIC_PERCENT = {"early": 0.45, "intermediate": 0.45, "high": 0.45}
@@ -84,7 +84,8 @@ def make_brain(
     rng = generator(simulate, "delays", subject)
     person = rng.normal(0, DELAY_SD_S * np.sqrt(0.5))
     delays = {
-        level: round(DELAYS_S[level] + person + rng.normal(0, DELAY_SD_S * np.sqrt(0.5)), 3) for level in LEVELS
+        level: round(DELAYS_S[level] + person + rng.normal(0, DELAY_SD_S * np.sqrt(0.5)), 3)
+        for level in LEVELS
     }
     return Brain(subject, delays, weights)
 
@@ -107,7 +108,9 @@ def _early(rng: np.random.Generator, labels: list[str]) -> np.ndarray:
 def _intermediate(rng: np.random.Generator, labels: list[str]) -> np.ndarray:
     """Each unit prefers a few textures, colours or directions and is indifferent to the rest."""
     shape = (len(FEATURE_NAMES["intermediate"]), len(labels))
-    return _unit_columns(rng.standard_normal(shape) * (rng.random(shape) < 0.35) + 0.1 * rng.standard_normal(shape))
+    return _unit_columns(
+        rng.standard_normal(shape) * (rng.random(shape) < 0.35) + 0.1 * rng.standard_normal(shape)
+    )
 
 
 def _high(rng: np.random.Generator, labels: list[str]) -> np.ndarray:
@@ -115,9 +118,10 @@ def _high(rng: np.random.Generator, labels: list[str]) -> np.ndarray:
     names = FEATURE_NAMES["high"]
     categories = [i for i, name in enumerate(names) if name.startswith("category_")]
     weights = 0.25 * rng.standard_normal((len(names), len(labels)))
+    first = rng.integers(len(categories))
     for unit in range(len(labels)):
         # Preferences go round the categories so that none is left without a region.
-        weights[categories[unit % len(categories)], unit] += 1.0
+        weights[categories[(first + unit) % len(categories)], unit] += 1.0
         weights[rng.integers(len(names)), unit] += rng.uniform(0.3, 0.8)
     return _unit_columns(weights)
 
@@ -152,7 +156,9 @@ def subject_signals(
         for run in runs:
             clock = run_clock(plan.simulate, run)
             seen = _on_screen(plan.simulate, run, clock, features, level)
-            neural = np.clip((seen - scaling.mean[level]) / scaling.sd[level], -2.5, 2.5) @ brain.weights[level]
+            neural = (
+                np.clip((seen - scaling.mean[level]) / scaling.sd[level], -2.5, 2.5) @ brain.weights[level]
+            )
             parts.append(convolve(neural, brain.delays_s[level]))
         joined = np.concatenate(parts)
         mean, sd = joined.mean(0), joined.std(0)

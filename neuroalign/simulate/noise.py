@@ -8,13 +8,15 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from neuroalign.simulate.fields import smooth_field
+
 THERMAL_SNR = 120.0
 """Image signal-to-noise ratio of grey matter in 3 mm voxels; it grows with the voxel's volume."""
 
 GREY_MATTER = 2000.0
 """Intensity of grey matter that defines the thermal noise."""
 
-LOCAL = 0.007
+LOCAL = 0.010
 """Spatially smooth, temporally autocorrelated fluctuation, as a share of the voxel's signal."""
 
 AUTOCORRELATION = 0.45
@@ -120,6 +122,5 @@ def _trends(volumes: int) -> np.ndarray:
 
 def _map(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """A smooth map of unit root mean square over the field of view."""
-    coarse = rng.standard_normal((5, 6, 5)).astype(np.float32)
-    field = ndimage.zoom(coarse, [n / c for n, c in zip(shape, coarse.shape, strict=True)], order=3)
+    field = smooth_field(rng, shape, (5, 6, 5))
     return field / np.sqrt((field**2).mean())

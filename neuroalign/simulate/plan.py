@@ -5,6 +5,7 @@ No imaging library is imported here: a workflow plans the dataset every time it 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from dataclasses import dataclass
@@ -183,8 +184,8 @@ def generator(simulate: Simulate, *key: int | str) -> np.random.Generator:
 
     Separate streams keep, for instance, the films the same when only the number of subjects changes.
     """
-    words = [int.from_bytes(str(part).encode()[:16], "little") for part in key]
-    return np.random.default_rng([simulate.seed, *words])
+    name = "/".join(str(part) for part in key).encode()
+    return np.random.default_rng([simulate.seed, *hashlib.blake2b(name, digest_size=16).digest()])
 
 
 def anat_name(subject: str, session: str) -> str:

@@ -89,10 +89,14 @@ class _Shot:
         image = self._backdrop.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
         for thing, sprite in self._objects:
             _place(image, sprite, thing, scene, t, magnification)
-        gain = scene.light * np.exp(scene.light_change * t) * (1 + scene.flicker * np.sin(2 * np.pi * 1.3 * t))
+        gain = (
+            scene.light * np.exp(scene.light_change * t) * (1 + scene.flicker * np.sin(2 * np.pi * 1.3 * t))
+        )
         if gain > 1.15 or gain < 0.98:
             # Highlights are compressed, as by a camera, rather than clipped.
-            table = 255 * (1 - np.exp(-np.arange(256) / 255 * 1.6 * gain)) / (1 - np.exp(-1.6 * max(gain, 1.0)))
+            table = (
+                255 * (1 - np.exp(-np.arange(256) / 255 * 1.6 * gain)) / (1 - np.exp(-1.6 * max(gain, 1.0)))
+            )
             image = image.point(np.tile(np.clip(table, 0, 255).astype(int), 3).tolist())
         return image.tobytes()
 

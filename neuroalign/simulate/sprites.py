@@ -179,13 +179,17 @@ def _animal(b: _Brush, rng: np.random.Generator) -> None:
     body_y, long = rng.uniform(0.48, 0.56), rng.uniform(0.25, 0.31)
     for x in (-0.85, -0.5, 0.5, 0.85):
         foot = 0.5 + long * x + rng.uniform(-0.05, 0.05)
-        b.line([(0.5 + long * x * 0.9, body_y + 0.05), (foot, 0.88)], fur if x in (-0.5, 0.85) else mark, 0.06)
+        b.line(
+            [(0.5 + long * x * 0.9, body_y + 0.05), (foot, 0.88)], fur if x in (-0.5, 0.85) else mark, 0.06
+        )
     b.line([(0.5 - long, body_y), (0.5 - long - 0.12, body_y + rng.uniform(-0.22, 0.12))], fur, 0.045)
     b.ellipse(0.5, body_y, long, rng.uniform(0.13, 0.17), fur)
     if rng.random() < 0.6:
         for _ in range(int(rng.integers(5, 14))):
             x, y = rng.uniform(-0.8, 0.8), rng.uniform(-0.08, 0.08)
-            b.ellipse(0.5 + long * x * 0.9, body_y + y, rng.uniform(0.015, 0.04), rng.uniform(0.02, 0.045), mark)
+            b.ellipse(
+                0.5 + long * x * 0.9, body_y + y, rng.uniform(0.015, 0.04), rng.uniform(0.02, 0.045), mark
+            )
     head_x, head_y = 0.5 + long + 0.06, body_y - rng.uniform(0.12, 0.26)
     b.line([(0.5 + long * 0.75, body_y - 0.03), (head_x, head_y)], fur, 0.13)
     pointed = rng.random() < 0.6

@@ -56,9 +56,7 @@ def write_signals(
     """Write the noise-free regional series of a run (format of `fmri.series`, percent of the baseline)."""
     simulate = plan.simulate
     series = RoiSeries(
-        levels={
-            level: at_volumes(simulate, run, signals[level]).astype(np.float32) for level in LEVELS
-        },
+        levels={level: at_volumes(simulate, run, signals[level]).astype(np.float32) for level in LEVELS},
         unit_labels={level: list(units[level]) for level in LEVELS},
         times=(np.arange(run.volumes) + 0.5) * simulate.tr_s,
         keep=np.ones(run.volumes, bool),
@@ -123,6 +121,8 @@ def noise_ceiling(
             start += len(units[level])
             square = np.clip(values, 0, None) ** 2
             rows.append((subject, level, "all", values.mean(), square.mean()))
-            rows += zip([subject] * len(values), [level] * len(values), units[level], values, square, strict=True)
+            rows += zip(
+                [subject] * len(values), [level] * len(values), units[level], values, square, strict=True
+            )
     table = pd.DataFrame(rows, columns=["subject", "level", "unit", "truth_r", "repeat_r"])
     return table.round(4)
