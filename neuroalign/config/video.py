@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neuroalign.config._section import Section
 
@@ -36,3 +36,16 @@ class Video(Section):
     motion_energy: MotionEnergy = Field(default_factory=MotionEnergy, description="Motion-energy pyramid.")
     batch_size: int = Field(32, ge=1, description="Frames per forward pass of a neural backbone.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where a neural backbone runs.")
+
+    @model_validator(mode="after")
+    def _rate_is_high_enough(self) -> Video:
+        if self.window_s * self.fps < 1 - 1e-6:
+            raise ValueError(
+                f"window_s {self.window_s:g} is shorter than one frame at fps {self.fps:g}; "
+                "make the window longer or the rate higher"
+            )
+        if self.backbone == "motion_energy" and self.fps < 2:
+            raise ValueError(
+                f"fps {self.fps:g} is too low for motion energy; set it to 2 or more (8 is usual)"
+            )
+        return self

@@ -6,11 +6,11 @@ import subprocess
 from fractions import Fraction
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from neuroalign.config.video import Video
-from neuroalign.video.ffmpeg import ffmpeg_exe
 from neuroalign.video.normalise import normalise
 
 COLUMNS, ROWS = 5, 2
@@ -60,10 +60,11 @@ def write_numbered():
 
 @pytest.fixture(scope="session")
 def ffmpeg():
-    """Run ffmpeg with some arguments."""
+    """Run ffmpeg with some arguments: that of the wheel, because films are made with options newer than some systems."""
+    executable = imageio_ffmpeg.get_ffmpeg_exe()
 
     def run(*arguments):
-        subprocess.run([ffmpeg_exe(), "-y", "-v", "error", *map(str, arguments)], check=True)
+        subprocess.run([executable, "-y", "-v", "error", *map(str, arguments)], check=True)
 
     return run
 

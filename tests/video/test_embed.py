@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
@@ -61,7 +63,8 @@ def test_low_level_columns_are_what_they_say(written, mezzanine):
 
 def test_the_registry_names_backbones():
     assert isinstance(MotionEnergyBackbone(32, 8.0), Backbone)
-    assert set(REGISTRY) == {"motion_energy", "resnet101"}
+    allowed = get_args(Video.model_fields["backbone"].annotation)
+    assert {*REGISTRY, "precomputed"} == set(allowed)
     with pytest.raises(UserError, match="precomputed"):
         load_backbone(Video(backbone="precomputed"), 8.0)
 
@@ -73,6 +76,12 @@ def test_motion_energy_imports_no_torch():
         "assert not {'torch', 'transformers', 'decord', 'av'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(("keys", "words"), [({"window_s": 0.1}, "window_s"), ({"fps": 1}, "too low")])
+def test_a_rate_too_low_is_told_before_anything_runs(keys, words):
+    with pytest.raises(ValidationError, match=words):
+        Video(**keys)
 
 
 def _features(path, times, rows=None):
