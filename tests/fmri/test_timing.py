@@ -1,0 +1,87 @@
+"""Volume times, repetition times and slice timing."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroalign.errors import UserError
+from neuroalign.fmri.preprocess.slice_timing import correct_slice_timing, reference_time, slice_times
+from neuroalign.fmri.timing import repetition_time, times_from_sidecar, volume_times
+
+TR = st.floats(0.3, 4.0)
+
+
+@given(st.integers(1, 500), TR, st.none() | st.floats(-1, 3))
+def test_times_rise_by_the_repetition_time(volumes, tr, start):
+    times = volume_times(volumes, tr, start)
+    assert times.dtype == np.float64
+    assert len(times) == volumes
+    assert times[0] == (tr / 2 if start is None else start)
+    np.testing.assert_allclose(np.diff(times), tr)
+
+
+def test_rules_of_sidecars():
+    np.testing.assert_allclose(times_from_sidecar(2, 2.0, {}), [1, 3])
+    np.testing.assert_allclose(
+        times_from_sidecar(2, 2.0, {"StartTime": 0.9, "SliceTimingCorrected": True}), [0.9, 2.9]
+    )
+    np.testing.assert_allclose(
+        times_from_sidecar(2, 2.0, {"StartTime": 0.0, "SliceTimingCorrected": False}), [1, 3]
+    )
+    np.testing.assert_allclose(times_from_sidecar(2, 3.0, {"DelayTime": 1.0}), [1, 4])
+
+
+def test_repetition_time_comes_from_sidecar_then_header(caplog):
+    assert repetition_time({"RepetitionTime": 1.5}, 1.5, "a") == 1.5
+    with caplog.at_level(logging.WARNING):
+        assert repetition_time({"RepetitionTime": 1.5}, 2.0, "a") == 1.5
+        assert repetition_time({}, 2.0, "a") == 2.0
+    assert "the sidecar is used" in caplog.text
+    for metadata, header in (
+        ({}, None),
+        ({}, 0.0),
+        ({"RepetitionTime": -1}, 2.0),
+        ({"VolumeTiming": [0, 1, 5]}, 2.0),
+    ):
+        with pytest.raises(UserError):
+            repetition_time(metadata, header, "a")
+
+
+@pytest.mark.parametrize("direction", ["k", "k-", "j"])
+def test_slice_timing_on_a_sinusoid(direction):
+    tr, volumes, shape = 2.0, 80, (3, 6, 6)
+    listed = [0.0, 0.6, 1.2, 0.0, 0.6, 1.2]  # multiband: two slices at a time
+    times, axis = slice_times(
+        {"SliceTiming": listed, "SliceEncodingDirection": direction}, (*shape, volumes), tr, "a"
+    )
+    assert times.tolist() == (listed[::-1] if direction == "k-" else listed)
+    signal = lambda t: 100 + np.sin(2 * np.pi * 0.05 * t)  # noqa: E731
+    clock = tr * np.arange(volumes)
+    place = [1, 1, 1, volumes]
+    place[axis] = 6
+    data = np.broadcast_to(signal(np.add.outer(times, clock)).reshape(place), (*shape, volumes)).astype(
+        np.float32
+    )
+    reference = reference_time(times)
+    found = correct_slice_timing(data, times, tr, axis, reference)
+    wanted = signal(reference + clock)
+    assert np.abs(data - wanted)[..., 3:-3].max() > 0.15
+    assert np.abs(found - wanted)[..., 3:-3].max() < 2e-3
+
+
+def test_slice_timing_of_nonsense_is_refused():
+    shape = (4, 4, 3, 10)
+    assert slice_times({}, shape, 2.0, "a") is None
+    assert slice_times({"SliceTiming": [0, 0, 0]}, shape, 2.0, "a") is None
+    for metadata in (
+        {"SliceTiming": [0, 1]},
+        {"SliceTiming": [0, 500, 1000]},
+        {"SliceTiming": [0, 0.5, 1], "SliceEncodingDirection": "x"},
+    ):
+        with pytest.raises(UserError):
+            slice_times(metadata, shape, 2.0, "a")
