@@ -31,7 +31,7 @@ def share_axis(ax: Axes, axis: str = "x") -> None:
     """Label an axis of shares in per cent, starting at zero."""
     horizontal = axis == "x"
     one = ax.xaxis if horizontal else ax.yaxis
-    one.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+    one.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.3g} %"))
     one.set_major_locator(MaxNLocator(5))
     limits = ax.get_xlim() if horizontal else ax.get_ylim()
     (ax.set_xlim if horizontal else ax.set_ylim)(0, min(1.02, max(limits[1], 0.02)))

@@ -111,18 +111,22 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     Averaging the ends of intervals over seeds keeps the width that the clips cause; it does not shrink it as
     if seeds were new data. Of p-values the largest is kept.
     """
-    if "seed" not in table or table["seed"].nunique() <= 1:
+    if "seed" not in table:
         return table
-    summary = table["seed"].isin(["all", "mean"])
+    models = table.groupby("model", sort=False) if "model" in table else [("", table)]
+    return pd.concat([_one_seed(part) for _, part in models], ignore_index=True)
+
+
+def _one_seed(table: pd.DataFrame) -> pd.DataFrame:
+    if table["seed"].nunique() <= 1:
+        return table
+    summary = table["seed"] == "all"
     if summary.any():
         return table[summary]
     keys = [c for c in table.columns if c not in (*_VALUES, "seed", "n_queries")]
     how: dict[str, str] = {c: "mean" for c in _VALUES if c in table}
-    if "p_value" in how:
-        how["p_value"] = "max"
-    if "n_queries" in table:
-        how["n_queries"] = "max"
-    return table.groupby(keys, sort=False, dropna=False).agg(how).reset_index().assign(seed="mean")
+    how |= {c: "max" for c in ("p_value", "n_queries") if c in table}
+    return table.groupby(keys, sort=False, dropna=False).agg(how).reset_index().assign(seed="all")
 
 
 def pick(table: pd.DataFrame | None, **wanted: Any) -> pd.DataFrame:

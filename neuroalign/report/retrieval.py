@@ -91,12 +91,19 @@ def verdict(rows: pd.DataFrame) -> str:
             if names
             else f"{text}, nor when pooled."
         )
-    parts = [f"in {counts[d]} of {total} for {name}" for d, name in DIRECTIONS.items()]
+    told = [
+        f"{name} beats chance (top-1) in {counts[d]} of {total} subjects" for d, name in DIRECTIONS.items()
+    ]
+    names = [
+        DIRECTIONS[r["direction"]]
+        for r in primary[primary["subject"] == "all"].to_dict("records")
+        if above_chance(r)
+    ]
+    pooled = f"; pooled over subjects, {listed(names)} {'does' if len(names) == 1 else 'do'}" if names else ""
+    if 2 * min(counts.values()) < total:
+        return f"Mostly at chance: {', '.join(told)}{pooled}."
     losers = sorted(set(people["subject"]) - (set(wins["fmri_to_video"]) & set(wins["video_to_fmri"])))
-    return (
-        f"Mixed: the fused model beats chance (top-1) {' and '.join(parts)} subjects; not in both directions for "
-        f"{listed(subject_name(s) for s in losers)}."
-    )
+    return f"Mixed: {', '.join(told)}; not in both directions for {listed(subject_name(s) for s in losers)}{pooled}."
 
 
 def _scope(rows: pd.DataFrame) -> str:
@@ -157,7 +164,7 @@ def section(results: Results) -> Section:
             return out
     full = headline_rows(ours)
     parts = {m: model_name(m) for m in MODEL_NAMES if (full["model"] == m).any()}
-    out.reading.append(quantisation_sentence(full))
+    out.reading.append(quantisation_sentence(full, results.table("evaluation/comparisons.tsv")))
     weights = [results.description(branch, "vq").get("score") for branch in results.branches]
     if any(weights):
         out.reading.append(weights_sentence([w for w in weights if w]))
@@ -214,8 +221,11 @@ def gallery_name(row: Mapping[str, Any]) -> str:
     return row["gallery"] if row["gallery"][:1].isdigit() else f"{float(row['gallery_size']):.0f}-way"
 
 
-def quantisation_sentence(full: pd.DataFrame) -> str:
-    """What the quantised part adds, from pooled full-gallery rows; plain when it adds nothing."""
+def quantisation_sentence(full: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> str:
+    """What the quantised part adds, from pooled full-gallery rows; plain when it adds nothing.
+
+    With `comparisons`, a gain counts only where a paired interval leaves out zero.
+    """
     value = {m: full[(full["model"] == m) & (full["metric"] == PRIMARY)]["value"].mean() for m in MODEL_NAMES}
     fused, continuous, quantised = (value[m] for m in MODEL_NAMES)
     if pd.isna(continuous) or pd.isna(quantised):
@@ -225,6 +235,14 @@ def quantisation_sentence(full: pd.DataFrame) -> str:
         f"the quantised part alone and {percent(fused)} fused"
     )
     if fused > max(continuous, quantised):
+        paired = headline_rows(
+            pick(comparisons, model_a=MODEL, model_b="neuroalign_continuous", subject="all", metric=PRIMARY)
+        )
+        if len(paired) and not (paired["ci_low"] > 0).any():
+            return (
+                f"{numbers}: the gain over the continuous part is within its uncertainty, so it is not shown that "
+                "quantisation helps on these data."
+            )
         return f"{numbers}: quantisation helps on these data when the two are fused."
     if quantised > continuous:
         return f"{numbers}: the quantised part alone is the better one here, and fusing adds nothing to it."

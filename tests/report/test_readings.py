@@ -53,8 +53,12 @@ def test_a_mixed_result_names_who_fails_and_where(kit):
     fails = (rows["subject"] == "02") & (rows["direction"] == "video_to_fmri")
     rows.loc[fails, ["ci_low", "p_value"]] = 0.0, 0.4
     text = retrieval.verdict(rows)
-    assert "in 3 of 3 for fMRI → video and in 2 of 3 for video → fMRI" in text
-    assert text.endswith("not in both directions for sub-02.")
+    assert text.startswith(
+        "Mixed: fMRI → video beats chance (top-1) in 3 of 3 subjects, video → fMRI beats chance"
+    )
+    assert "not in both directions for sub-02; pooled" in text
+    rows.loc[rows["subject"] != "01", "ci_low"] = 0.0
+    assert retrieval.verdict(rows).startswith("Mostly at chance: ")
 
 
 def test_an_interval_above_chance_with_a_poor_p_value_does_not_count():
@@ -79,6 +83,16 @@ def test_an_interval_above_chance_with_a_poor_p_value_does_not_count():
 def test_quantisation_is_praised_only_where_it_helps(kit, fused, continuous, quantised, said):
     models = {"neuroalign": fused, "neuroalign_continuous": continuous, "neuroalign_quantised": quantised}
     assert said in retrieval.quantisation_sentence(headline_rows(kit.metric_rows(models), subject="all"))
+
+
+def test_a_gain_within_its_uncertainty_is_not_praised(kit):
+    models = {"neuroalign": 0.2, "neuroalign_continuous": 0.19, "neuroalign_quantised": 0.1}
+    full = headline_rows(kit.metric_rows(models), subject="all")
+    paired = kit.metric_rows({"neuroalign_continuous": 0.01}, name="model_b").assign(
+        model_a="neuroalign", ci_low=-0.01
+    )
+    assert "not shown that quantisation helps" in retrieval.quantisation_sentence(full, paired)
+    assert "quantisation helps on these" in retrieval.quantisation_sentence(full, paired.assign(ci_low=0.005))
 
 
 def test_unused_quantised_part_is_named():
@@ -273,6 +287,9 @@ def test_seeds_are_summarised_once(kit):
     mean = over_seeds(pd.concat([first, second], ignore_index=True))
     assert len(mean) == len(first)
     np.testing.assert_allclose(mean["value"].to_numpy(), (first["value"] + second["value"]).to_numpy() / 2)
+    other = kit.metric_rows({"ridge": 0.1})
+    both = over_seeds(pd.concat([first, second, other], ignore_index=True))
+    assert both["model"].value_counts().tolist() == [len(first), len(other)]
     summary = kit.metric_rows({"neuroalign": 0.3}, seed="all")
     assert (
         over_seeds(pd.concat([first, second, summary], ignore_index=True))["value"].tolist()

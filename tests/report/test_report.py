@@ -111,7 +111,9 @@ def test_it_is_accessible(page):
 def test_the_page_is_small_and_the_same_every_time(made, html, tmp_path):
     assert len(html) < 8e6
     build_report(made.output, tmp_path / "again.html", made.config, truth_dir=made.truth)
-    assert (tmp_path / "again.html").read_text(encoding="utf-8") == html
+    again = (tmp_path / "again.html").read_text(encoding="utf-8")
+    # The last section names the commit, which may move while tests run.
+    assert again.split('id="provenance"')[0] == html.split('id="provenance"')[0]
 
 
 def test_numbers_stand_beside_chance(page):
