@@ -125,7 +125,7 @@ def baselines(results: Results) -> Section:
         .sort_values(ascending=False, kind="stable")
     )
     names = {m: model_name(m) for m in mean.index}
-    out.reading.append(ranking_sentence(mean))
+    out.reading.append(ranking_sentence(mean, results.table("evaluation/comparisons.tsv")))
     shown = rows[rows["metric"].isin(_SHOWN)]
     out.blocks.append(
         intervals(
@@ -147,8 +147,11 @@ def baselines(results: Results) -> Section:
     return out
 
 
-def ranking_sentence(mean: pd.Series) -> str:
-    """Where the fused model stands among the methods (top-1 averaged over directions, best first)."""
+def ranking_sentence(mean: pd.Series, comparisons: pd.DataFrame | None = None) -> str:
+    """Where the fused model stands among the methods (top-1 averaged over directions, best first).
+
+    With `comparisons`, it stands above the best baseline only where a paired interval leaves out zero.
+    """
     if MODEL not in mean:
         return f"Best of the baselines is {model_name(mean.index[0])} ({percent(mean.iloc[0])} top-1, both directions averaged)."
     own = mean[MODEL]
@@ -163,6 +166,12 @@ def ranking_sentence(mean: pd.Series) -> str:
         )
     if others[best] == own:
         return f"The fused model and {model_name(best)} do equally well {numbers}."
+    paired = headline_rows(pick(comparisons, model_a=MODEL, model_b=best, subject="all", metric=PRIMARY))
+    if len(paired) and not (paired["ci_low"] > 0).any():
+        return (
+            f"The fused model is not clearly better than the best baseline, {model_name(best)} {numbers}: the paired "
+            "difference is within its uncertainty."
+        )
     return f"The fused model stands above the best baseline, {model_name(best)} {numbers}."
 
 

@@ -108,6 +108,13 @@ def test_a_baseline_that_wins_is_named():
     )
 
 
+def test_a_lead_within_its_uncertainty_is_not_a_victory(kit):
+    mean = pd.Series({"neuroalign": 0.21, "pooled_cca": 0.2})
+    paired = kit.metric_rows({"pooled_cca": 0.01}, name="model_b").assign(model_a="neuroalign", ci_low=-0.01)
+    assert "not clearly better than the best baseline, pooled CCA" in controls.ranking_sentence(mean, paired)
+    assert "stands above" in controls.ranking_sentence(mean, paired.assign(ci_low=0.005))
+
+
 def test_differences_are_counted_by_what_their_intervals_leave_out():
     rows = pd.DataFrame(
         {
