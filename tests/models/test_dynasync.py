@@ -68,7 +68,9 @@ def test_equals_naive_loops_over_several_steps_with_a_missing_modality(dynamic):
         "error": zeros,
         "seen": {m: z.copy() for m, z in zeros.items()},
     }
-    for step, sizes in enumerate([{"fmri": 20, "video": 9, "text": 5}, {"fmri": 7, "text": 8}, {"video": 30}]):
+    for step, sizes in enumerate(
+        [{"fmri": 20, "video": 9, "text": 5}, {"fmri": 7, "text": 8}, {"video": 30}]
+    ):
         tokens = make_tokens(sizes, seed=step)
         state = naive_update(state, {m: t.numpy() for m, t in tokens.items()}, 0.8, 0.4, dynamic)
         book.update(book.statistics(tokens))

@@ -72,7 +72,9 @@ def test_attention_finds_an_impulse_at_the_delay():
     times = torch.arange(0, 16, 0.5)[None]
     tokens = torch.zeros(1, times.shape[1], 1, 4)
     tokens[0, int((2.5 + 5.0) / 0.5)] = 1.0
-    out = layer(tokens, times, torch.ones_like(times, dtype=torch.bool), torch.arange(6) + 0.5, torch.tensor([0]))
+    out = layer(
+        tokens, times, torch.ones_like(times, dtype=torch.bool), torch.arange(6) + 0.5, torch.tensor([0])
+    )
     assert int(out[0, :, 0, 0].argmax()) == 2
 
 
@@ -116,7 +118,9 @@ def test_aligned_steps_pass_through_a_beta_is_broadcast_and_gaps_are_filled():
     valid = torch.ones(2, 4, dtype=torch.bool)
     out = layer(tokens, steps.expand(2, -1), valid, steps, torch.zeros(2, dtype=torch.long))
     torch.testing.assert_close(out, tokens, atol=5e-3, rtol=0)
-    beta = layer(tokens[:, :1], torch.full((2, 1), 2.0), valid[:, :1], steps, torch.zeros(2, dtype=torch.long))
+    beta = layer(
+        tokens[:, :1], torch.full((2, 1), 2.0), valid[:, :1], steps, torch.zeros(2, dtype=torch.long)
+    )
     torch.testing.assert_close(beta, tokens[:, :1].expand(-1, 4, -1, -1))
     valid[:, 3] = False
     filled = layer(tokens, steps.expand(2, -1), valid, steps, torch.zeros(2, dtype=torch.long))
@@ -178,7 +182,10 @@ def test_voxel_maps_are_per_subject_and_refuse_unknown_subjects():
         patch(x, torch.tensor([0, -1]))
 
 
-@pytest.mark.parametrize(("brain", "video", "favourites"), [(3, 3, [0, 1, 2]), (3, 1, [0, 0, 0]), (2, 4, [0, 3]), (3, 5, [0, 2, 4])])
+@pytest.mark.parametrize(
+    ("brain", "video", "favourites"),
+    [(3, 3, [0, 1, 2]), (3, 1, [0, 0, 0]), (2, 4, [0, 3]), (3, 5, [0, 2, 4])],
+)
 def test_levels_start_on_the_diagonal(brain, video, favourites):
     assert diagonal_start(brain, video).argmax(dim=1).tolist() == favourites
     mixing = LevelMixing(brain, video, 4)

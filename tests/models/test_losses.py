@@ -100,7 +100,9 @@ def test_time_contrast_rewards_the_right_step_and_sees_only_neighbours():
     assert right < 0.7 * rolled
     brain = torch.randn(3, 4, 16, requires_grad=True)
     distant = video.clone().requires_grad_()
-    time_contrast(brain[:1], distant, clips.take(torch.tensor([0])), clips, steps, torch.tensor(10.0), 10.0).backward()
+    time_contrast(
+        brain[:1], distant, clips.take(torch.tensor([0])), clips, steps, torch.tensor(10.0), 10.0
+    ).backward()
     assert float(distant.grad[2].abs().sum()) == 0.0
     assert float(distant.grad[1].abs().sum()) > 0.0
 

@@ -22,7 +22,10 @@ def test_late_interaction_equals_a_naive_loop(near):
     a, b = embedding(3).steps, embedding(5, 1).steps
     cosine = lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y)  # noqa: E731
     expected = [
-        [np.mean([max(cosine(x[t], y[u]) for u in range(4) if abs(u - t) <= near) for t in range(4)]) for y in b]
+        [
+            np.mean([max(cosine(x[t], y[u]) for u in range(4) if abs(u - t) <= near) for t in range(4)])
+            for y in b
+        ]
         for x in a
     ]
     np.testing.assert_allclose(late_interaction(a, b, near), expected, rtol=1e-4, atol=1e-6)
@@ -55,7 +58,9 @@ def test_what_all_candidates_share_does_not_matter_and_queries_do_not_depend_on_
     shifted = Embedding(video.pooled + 5, video.steps + 5, video.codes + 5)
     for name, part in similarity_parts(brain, video).items():
         np.testing.assert_allclose(similarity_parts(brain, shifted)[name], part, atol=1e-4)
-        np.testing.assert_allclose(similarity_parts(brain.take(np.array([2])), video)[name], part[[2]], atol=1e-5)
+        np.testing.assert_allclose(
+            similarity_parts(brain.take(np.array([2])), video)[name], part[[2]], atol=1e-5
+        )
 
 
 def test_small_galleries_are_centred_on_training_clips():

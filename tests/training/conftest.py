@@ -1,0 +1,44 @@
+"""The synthetic paired dataset of the model tests, and small, fast configurations."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuroalign.config.train import Train
+
+_SOURCE = Path(__file__).resolve().parents[1] / "models" / "conftest.py"
+
+
+@pytest.fixture(scope="session")
+def make_pairs():
+    """The generator of synthetic paired datasets."""
+    spec = importlib.util.spec_from_file_location("synthetic_pairs", _SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.make_pairs
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Build a configuration small enough for a test: overrides by section."""
+
+    def build(ntcl: dict | None = None, vq: dict | None = None) -> Train:
+        encoder = {"dim": 16, "depth": 1, "heads": 2, "subject_rank": 2}
+        stage = {"epochs": 7, "batch_size": 32, "encoder": encoder, **(ntcl or {})}
+        second = {"epochs": 5, "batch_size": 32, "codes": 16, "code_dim": 8, **(vq or {})}
+        return Train(device="cpu", ntcl=stage, vq=second)
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Results must not depend on how many threads a machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
