@@ -27,7 +27,7 @@ class Encoder(Section):
         100, ge=1, description="Most principal components kept per level when whitening; more data bear more."
     )
     shrinkage: float = Field(
-        0.3,
+        0.6,
         ge=0,
         le=1,
         description="Shrinkage of covariances towards the identity (whitening, linear start).",

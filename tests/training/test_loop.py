@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ def test_schedule_warms_up_and_falls_to_zero():
     assert shares[0] == pytest.approx(0.1)
     assert max(shares) == shares[9] == 1.0
     assert shares[-1] == pytest.approx(0.0)
-    assert all(a >= b for a, b in zip(shares[9:], shares[10:], strict=False))
+    assert all(a >= b for a, b in pairwise(shares[9:]))
 
 
 @settings(max_examples=40, deadline=None)

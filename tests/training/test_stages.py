@@ -25,19 +25,16 @@ from neuroalign.video import shards
 TRUE_DELAYS = (4.2, 5.2, 6.4)
 
 
-def test_metrics(model, pairs, split="test") -> dict[str, dict[str, float]]:
-    """Mean retrieval of every part over subjects."""
+def measured(model, pairs) -> dict[str, dict[str, float]]:
+    """Mean retrieval of test clips by every part, over subjects."""
     found: dict[str, list[dict[str, float]]] = {}
     ids = pairs.clips["clip_id"].to_numpy()
-    for rows, gallery, parts in score_pairs(model, pairs, split).values():
+    for rows, gallery, parts in score_pairs(model, pairs).values():
         own = np.array([gallery.index(c) for c in ids[rows]])
         for part, matrix in parts.items():
             assert matrix.shape == (len(rows), len(gallery))
             found.setdefault(part, []).append(retrieval(matrix, own))
     return {p: {k: float(np.mean([r[k] for r in rs])) for k in rs[0]} for p, rs in found.items()}
-
-
-test_metrics.__test__ = False
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +62,8 @@ def test_true_delays_are_recovered(trained):
 
 def test_retrieval_of_unseen_clips_is_far_above_chance_and_survives_quantisation(trained):
     branch, pairs = trained
-    first = test_metrics(neuroalign.load(branch / "ntcl"), pairs)
-    second = test_metrics(neuroalign.load(branch), pairs)
+    first = measured(neuroalign.load(branch / "ntcl"), pairs)
+    second = measured(neuroalign.load(branch), pairs)
     chance = 1 / 40
     assert set(first) == {"fused", "continuous"}
     assert set(second) == {"fused", "continuous", "quantised"}
@@ -83,7 +80,7 @@ def test_shuffled_pairing_is_at_chance(make_pairs, tiny, tmp_path):
         windows.levels = {level: data[order] for level, data in windows.levels.items()}
     train_ntcl(pairs, tmp_path, tiny({"epochs": 3}), 0, made_by={})
     # 4 x chance bounds what 160 queries reach by luck.
-    assert test_metrics(neuroalign.load(tmp_path), pairs)["fused"]["top1"] < 4 / 40
+    assert measured(neuroalign.load(tmp_path), pairs)["fused"]["top1"] < 4 / 40
 
 
 def test_files(trained):
@@ -290,7 +287,7 @@ def test_every_kind_of_input_trains(make_pairs, tiny, tmp_path, options):
     train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={})
     train_vq(pairs, tmp_path / "ntcl", tmp_path / "vq", config, 0, made_by={})
     model = neuroalign.load(tmp_path)
-    assert test_metrics(model, pairs)["fused"]["top1"] > 3 / 20
+    assert measured(model, pairs)["fused"]["top1"] > 3 / 20
     aligned = options.get("aligned", False)
     assert (len(pd.read_csv(tmp_path / "vq" / "delays.tsv", sep="\t")) == 0) is aligned
     if options.get("voxels"):
@@ -315,7 +312,7 @@ def test_fewer_video_levels_padded_volumes_betas_and_censoring(make_pairs, tiny,
     for data in first.levels.values():
         data[:, 4] = np.nan
     train_ntcl(pairs, tmp_path, tiny({"epochs": 2}), 0, made_by={})
-    assert test_metrics(neuroalign.load(tmp_path), pairs)["fused"]["top1"] > 5 / 20
+    assert measured(neuroalign.load(tmp_path), pairs)["fused"]["top1"] > 5 / 20
 
 
 def test_switched_off_terms_are_absent(make_pairs, tiny, tmp_path):
