@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -44,7 +45,7 @@ def parcels(silent):
 def test_the_header_says_what_the_sidecar_says(tiny):
     for row in tiny.runs.itertuples():
         image = nib.load(row.bold)
-        sidecar = json.loads(open(row.bold.replace(".nii.gz", ".json")).read())
+        sidecar = json.loads(Path(row.bold.replace(".nii.gz", ".json")).read_text())
         assert image.get_data_dtype() == np.int16
         assert image.header.get_xyzt_units() == ("mm", "sec")
         assert image.header.get_zooms() == pytest.approx((6, 6, 6, 2.0), abs=1e-5)
@@ -211,3 +212,25 @@ def test_heads_differ_between_people_but_not_between_resolutions(head):
     outside = ndimage.distance_transform_edt(~head.brain) * 2
     skull, scalp = (np.median(head.t1[(outside > a) & (outside < b)]) for a, b in ((4, 6), (9, 11)))
     assert scalp > 3 * skull
+
+
+def test_people_respond_alike_as_far_as_published_film_data_say(tiny):
+    """Correlation between people = that of their noise-free signals times what noise leaves of each."""
+    ceiling = pd.read_csv(tiny.truth_dir / "noise_ceiling.tsv", sep="\t", dtype={"subject": str})
+    ceiling = ceiling.set_index(["subject", "unit"])["truth_r"]
+    locked = {}
+    for run in tiny.run_plans:
+        truth = read_series(tiny.truth_dir / "signals" / f"{run.run_id}.h5")
+        for film, onset in zip(run.films, run.onsets, strict=True):
+            at = onset + np.arange(0, tiny.simulate.film_s + 8, 0.5)
+            for level, names in truth.unit_labels.items():
+                for name, series in zip(names, truth.levels[level].T, strict=True):
+                    locked[run.subject, film, level, name] = np.interp(at, truth.times, series)
+    expected = {"early": [], "intermediate": [], "high": []}
+    for (subject, film, level, name), series in locked.items():
+        if subject == "01":
+            r = np.corrcoef(series, locked["02", film, level, name])[0, 1]
+            expected[level].append(r * ceiling["01", name] * ceiling["02", name])
+    mean = {level: np.mean(values) for level, values in expected.items()}
+    assert mean["early"] > mean["high"]
+    assert all(0.05 < value < 0.65 for value in mean.values()), mean

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -71,7 +73,7 @@ def test_scripts_cover_the_film_with_shots_of_two_to_six_seconds():
     lengths = np.array([scene.end_s - scene.start_s for scene in scenes])
     assert np.all(lengths >= SHOT_S[0])
     assert np.all(lengths <= sum(SHOT_S))
-    assert all(a.end_s == b.start_s for a, b in zip(scenes[:-1], scenes[1:], strict=True))
+    assert all(a.end_s == b.start_s for a, b in pairwise(scenes))
     assert write_script(simulate, "film-01") == scenes
     assert write_script(simulate, "film-02") != scenes
 
