@@ -36,7 +36,7 @@ def load_template() -> Template:
     gm = datasets.load_mni152_gm_template(resolution=1)
     wm = datasets.load_mni152_wm_template(resolution=1)
     arrays = [np.asarray(image.dataobj, np.float32) for image in (t1, gm, wm)]
-    return Template(*arrays, affine=np.asarray(t1.affine, float))
+    return Template(arrays[0], arrays[1], arrays[2], np.asarray(t1.affine, float))
 
 
 def demo_atlas(template: Template) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:

@@ -161,7 +161,8 @@ def _scanner() -> dict[str, Any]:
 
 def events(simulate: Simulate, run: RunPlan) -> pd.DataFrame:
     """``events.tsv`` of a run: one row per film, and the fixation periods around them."""
-    rows, clock = [], 0.0
+    rows: list[tuple[float, float, str, str | None]] = []
+    clock = 0.0
     end = run.volumes * simulate.tr_s
     for film, onset in zip(run.films, run.onsets, strict=True):
         rows.append((clock, onset - clock, "fixation", None))
