@@ -59,7 +59,8 @@ def read_timeseries(
     keep = ~np.isnan(values).all(axis=1)
     if not keep.any():
         raise UserError(f"{path} holds no values; make it again or leave the run out (dataset.filters).")
-    lost = np.isnan(values[keep]).any(axis=0) | (np.nanstd(values[keep], axis=0) == 0)
+    # A gap makes the range NaN, which is not above zero either.
+    lost = ~(np.ptp(values[keep], axis=0) > 0)
     values = interpolate(np.where(lost, 0.0, values[keep]), keep)
     series = dict(zip(wanted, values.T, strict=True))
     dead = {label for label, gone in zip(wanted, lost, strict=True) if gone}

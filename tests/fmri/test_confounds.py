@@ -1,0 +1,162 @@
+"""Confounds: by hand, and through nilearn's reader."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nilearn.interfaces.fmriprep import load_confounds
+
+from neuroalign.config.fmri import Clean
+from neuroalign.errors import UserError
+from neuroalign.fmri.clean import STRATEGIES, clean_series, interpolate, load_run_confounds
+from neuroalign.fmri.preprocess.confounds import (
+    confounds_table,
+    cosines,
+    dvars,
+    framewise_displacement,
+    non_steady_state,
+)
+from neuroalign.io import write_json, write_tsv
+
+
+def test_framewise_displacement_by_hand():
+    parameters = np.array(
+        [[0, 0, 0, 0, 0, 0], [0.1, -0.2, 0, 0.01, 0, 0], [0.1, 0, 0, 0.01, 0, -0.02]], float
+    )
+    found = framewise_displacement(parameters)
+    assert np.isnan(found[0])
+    np.testing.assert_allclose(found[1:], [0.1 + 0.2 + 0.5, 0.2 + 1.0])
+
+
+def test_dvars_of_white_noise_is_one_when_standardised():
+    rng = np.random.default_rng(0)
+    series = 1000 + rng.normal(scale=10, size=(2000, 300))
+    plain, standard = dvars(series)
+    assert np.nanmean(plain) == pytest.approx(10 * np.sqrt(2), rel=0.02)
+    assert np.nanmean(standard) == pytest.approx(1, rel=0.02)
+
+
+def test_bright_first_volumes_are_not_at_steady_state():
+    signal = 1000 + np.random.default_rng(0).normal(size=60)
+    assert non_steady_state(signal) == 0
+    signal[:3] += [300, 120, 40]
+    assert non_steady_state(signal) == 3
+    assert non_steady_state(np.ones(20)) == 0
+
+
+def test_cosines_are_orthonormal():
+    basis = cosines(105, 2.0)
+    assert basis.shape == (105, 3)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
+
+
+@pytest.fixture
+def run(tmp_path):
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(80, 6)) * np.array([0.02, 0.02, 0.02, 2e-4, 2e-4, 2e-4])
+    parameters = np.cumsum(steps, axis=0)
+    parameters[40:, 0] += 2.0  # one jump
+    brain = 1000 + rng.normal(scale=10, size=(300, 80))
+    table, sidecar = confounds_table(parameters, brain, brain[:60], brain[60:100], tr=2.0, dummies=1)
+    write_tsv(tmp_path / "sub-1_task-a_desc-confounds_timeseries.tsv", table)
+    write_json(tmp_path / "sub-1_task-a_desc-confounds_timeseries.json", sidecar)
+    bold = tmp_path / "sub-1_task-a_space-X_desc-preproc_bold.nii.gz"
+    bold.touch()
+    return bold, tmp_path / "sub-1_task-a_desc-confounds_timeseries.tsv", table
+
+
+def test_first_row_of_derivatives_is_missing(run):
+    _, path, table = run
+    assert table["trans_x_derivative1"].isna().tolist()[:2] == [True, False]
+    assert "n/a" in path.read_text().splitlines()[1]
+
+
+def test_nilearn_reads_them(run):
+    columns, mask = load_confounds(
+        str(run[0]), strategy=("motion", "high_pass", "wm_csf", "compcor"), motion="full", wm_csf="full",
+        compcor="anat_combined", n_compcor=6,
+    )  # fmt: skip
+    assert columns.shape == (80, 24 + 2 + 8 + 6)
+    assert 0 not in mask
+
+
+@pytest.mark.parametrize(
+    ("strategy", "count"), [("none", 0), ("motion", 24), ("simple", 26), ("scrubbing", 32), ("compcor", 30)]
+)
+def test_strategies(run, strategy, count):
+    assert strategy in STRATEGIES
+    columns, keep = load_run_confounds(run[0], run[1], Clean(strategy=strategy), 80)
+    assert (0 if columns is None else columns.shape[1]) == count
+    assert not keep[0]
+    assert not keep[40]
+    assert keep[1:35].all()
+
+
+def test_missing_or_foreign_confounds_are_refused(run):
+    with pytest.raises(UserError, match="rows"):
+        load_run_confounds(run[0], run[1], Clean(), 79)
+    with pytest.raises(UserError, match="strategy"):
+        load_run_confounds(run[0], None, Clean(), 80)
+    columns, keep = load_run_confounds(run[0], None, Clean(strategy="none"), 80)
+    assert columns is None
+    assert keep.all()
+    table = run[2][["trans_x", "framewise_displacement"]]
+    write_tsv(run[1], table)
+    with pytest.raises(UserError, match="choose another strategy"):
+        load_run_confounds(run[0], run[1], Clean(), 80)
+
+
+def noisy_series(columns):
+    rng = np.random.default_rng(2)
+    clock = 2.0 * np.arange(80)
+    series = (
+        np.sin(2 * np.pi * 0.05 * clock)[:, None]
+        + 100
+        + 5 * columns.to_numpy()[:, :2]
+        + 0.01 * clock[:, None]
+    )
+    series = np.c_[series + 0.1 * rng.normal(size=series.shape), np.full(80, 7.0)]
+    series[40] += 50  # censored: may not leak
+    return series
+
+
+def test_cleaning_is_one_regression_over_the_kept_volumes(run):
+    config = Clean(strategy="motion")
+    columns, keep = load_run_confounds(run[0], run[1], config, 80)
+    series = noisy_series(columns)
+    found = clean_series(series, keep, 2.0, config, columns, "run")
+    drift = np.cos(np.pi * (np.arange(80)[:, None] + 0.5) / 80 * np.arange(1, 4))  # 2 * 160 s * 0.01 Hz
+    # nilearn's linear trend runs over the kept volumes.
+    ramp = np.arange(float(keep.sum()))
+    design = np.column_stack([np.ones_like(ramp), ramp, drift[keep], columns.to_numpy()[keep]])
+    left = series[keep] - design @ np.linalg.lstsq(design, series[keep], rcond=None)[0]
+    np.testing.assert_allclose(found[keep, :2], left[:, :2] / left[:, :2].std(axis=0, ddof=1), atol=1e-3)
+    assert (found[:, 2] == 0).all()
+
+
+def test_band_pass_keeps_the_band_and_stays_finite(run):
+    config = Clean(strategy="none", low_pass_hz=0.1)
+    columns, keep = load_run_confounds(run[0], run[1], Clean(strategy="motion"), 80)
+    rng = np.random.default_rng(3)
+    wave = np.sin(2 * np.pi * 0.05 * 2.0 * np.arange(80))
+    series = 100 + np.c_[wave, wave] + rng.normal(size=(80, 2))
+    found = clean_series(series, keep, 2.0, config, None, "run")
+    assert np.isfinite(found).all()
+    assert (
+        np.corrcoef(found[keep, 0], wave[keep])[0, 1] > np.corrcoef(series[keep, 0], wave[keep])[0, 1] + 0.05
+    )
+    with_columns = clean_series(noisy_series(columns), keep, 2.0, Clean(low_pass_hz=0.1), columns, "run")
+    assert np.isfinite(with_columns).all()
+
+
+def test_too_many_regressors_are_refused(run):
+    columns, _ = load_run_confounds(run[0], run[1], Clean(), 80)
+    keep = np.zeros(80, bool)
+    keep[:28] = True
+    with pytest.raises(UserError, match="regressors"):
+        clean_series(np.random.default_rng(0).normal(size=(80, 2)), keep, 2.0, Clean(), columns, "run")
+
+
+def test_interpolation_is_linear_between_and_held_at_the_ends():
+    keep = np.array([False, True, False, False, True, False])
+    np.testing.assert_allclose(interpolate(np.array([[1.0], [4.0]]), keep).ravel(), [1, 1, 2, 3, 4, 4])
