@@ -32,6 +32,10 @@ class Presentations:
     brain: BrainInput
     clip: Tensor
 
+    def to(self, device: torch.device) -> Presentations:
+        """The same on another device."""
+        return Presentations(self.brain.to(device), self.clip.to(device))
+
 
 @dataclass
 class TrainingData:
@@ -52,13 +56,12 @@ class TrainingData:
 
     def to(self, device: torch.device) -> TrainingData:
         """The same on another device."""
-        move = lambda p: Presentations(p.brain.to(device), p.clip.to(device))  # noqa: E731
         c = self.content
         return TrainingData(
             {name: x.to(device) for name, x in self.video.items()},
             Content(c.clip.to(device), c.stimulus.to(device), c.start_s.to(device)),
-            move(self.train),
-            move(self.validation),
+            self.train.to(device),
+            self.validation.to(device),
         )
 
 

@@ -329,6 +329,14 @@ def test_switched_off_terms_are_absent(make_pairs, tiny, tmp_path):
         assert set(history[history["split"] == "train"]["term"]) == expected
 
 
+def test_bfloat16_trains_both_stages(make_pairs, tiny, tmp_path):
+    pairs = make_pairs(clips=(30, 12, 20), subjects=2)
+    config = tiny({"epochs": 2}, {"epochs": 1}).model_copy(update={"precision": "bfloat16"})
+    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={})
+    train_vq(pairs, tmp_path / "ntcl", tmp_path / "vq", config, 0, made_by={})
+    assert measured(neuroalign.load(tmp_path), pairs)["fused"]["top1"] > 5 / 20
+
+
 def test_a_subject_without_training_clips_is_named(make_pairs, tiny, tmp_path):
     pairs = make_pairs(clips=(10, 5, 5), subjects=2)
     pairs.clips.loc[(pairs.clips["subject"] == "02") & (pairs.clips["split"] == "train"), "split"] = "test"
