@@ -13,6 +13,7 @@ import pandas as pd
 
 from neuroalign.config.fmri import Clean
 from neuroalign.errors import UserError
+from neuroalign.fmri.preprocess.confounds import cosines
 from neuroalign.io import read_tsv
 
 logger = logging.getLogger(__name__)
@@ -188,12 +189,12 @@ def clean_series(
             detrend=True,
             standardize="zscore_sample" if config.standardize else None,
             standardize_confounds=True,
-            confounds=None if confounds is None else confounds.to_numpy(float),
+            confounds=_regressors(confounds, volumes, tr, None if low else high),
             sample_mask=None if keep.all() else np.flatnonzero(keep),
             t_r=tr,
-            high_pass=high,
+            high_pass=high if low else None,
             low_pass=low,
-            filter="butterworth" if low is not None else ("cosine" if high else False),
+            filter="butterworth" if low else False,
             extrapolate=False,
         )
     kept = np.flatnonzero(keep)
@@ -202,6 +203,21 @@ def clean_series(
         raise ValueError(f"{name}: cleaning returned {len(cleaned)} of {len(kept)} volumes")
     out[:, alive] = interpolate(cleaned, keep)
     return np.nan_to_num(out)
+
+
+def _regressors(
+    confounds: pd.DataFrame | None, volumes: int, tr: float, high_pass_hz: float | None
+) -> np.ndarray | None:
+    """Confounds with the cosines of a high-pass, or None if there are neither.
+
+    nilearn's own ``filter="cosine"`` leaves its cosines out, with a warning, when a confound resembles one of them; a
+    single head movement in the middle of a run does, and the drift would stay in.
+    """
+    parts = [] if confounds is None else [confounds.to_numpy(float)]
+    if high_pass_hz:
+        parts.append(cosines(volumes, tr, 1 / high_pass_hz))
+    stacked = np.column_stack(parts) if parts else np.zeros((volumes, 0))
+    return stacked if stacked.shape[1] else None
 
 
 def interpolate(kept_rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
