@@ -42,9 +42,8 @@ test: $(READY)-dev  ## All tests, the slow ones included
 test-quick: $(READY)-dev  ## Only the quick tests
 	@$(BIN)/python -m pytest -n $(CORES) -m "not slow" $(ARGS)
 
-lint: $(READY)-dev  ## ruff, mypy, snakefmt and snakemake --lint
+lint: $(READY)-dev  ## ruff, snakefmt and snakemake --lint
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
-	@$(BIN)/python -m mypy neuroalign
 	@$(BIN)/python -m snakefmt --check Snakefile workflow
 	@$(BIN)/python -m snakemake --lint --configfile config/demo.yaml
 

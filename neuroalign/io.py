@@ -92,7 +92,7 @@ def read_tsv(path: str | os.PathLike, text: tuple[str, ...] = ()) -> pd.DataFram
         raise UserError(f"{path} does not exist.")
     try:
         table = pd.read_csv(
-            path, sep="\t", na_values=["n/a"], keep_default_na=True, dtype={c: str for c in text}
+            path, sep="\t", na_values=["n/a"], keep_default_na=True, dtype=dict.fromkeys(text, str)
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable TSV table ({error}).") from error

@@ -64,7 +64,7 @@ def _with_demo_atlas(config: Config, image: str) -> Config:
     if "levels" not in fmri.model_fields_set:
         update["levels"] = {level: f"_{level}_" for level in ("early", "intermediate", "high")}
     if "space" not in fmri.model_fields_set:
-        update["space"] = "MNI152NLin2009aAsym"
+        update["space"] = "MNI152NLin2009aSym"
     return config.model_copy(update={"fmri": fmri.model_copy(update=update)})
 
 

@@ -31,7 +31,7 @@ class Evaluate(Section):
         description="`full` and numbers of candidates (N-way); sizes above the test gallery are left out.",
     )
     draws: int = Field(
-        0,
+        1000,
         ge=0,
         description="Random draws of distractors per query for N-way retrieval; 0 for the exact expectation.",
     )

@@ -20,7 +20,7 @@ TASK = "film"
 LEAD_S = 6.0
 GAP_S = 8.0
 TAIL_S = 12.0
-ATLAS_SPACE = "MNI152NLin2009aAsym"
+ATLAS_SPACE = "MNI152NLin2009aSym"
 ATLAS_IMAGE = f"atlas-demo_space-{ATLAS_SPACE}_dseg.nii.gz"
 ATLAS_LABELS = f"atlas-demo_space-{ATLAS_SPACE}_dseg.tsv"
 

@@ -45,7 +45,11 @@ rule evaluate:
         scores=PLAN.score_files,
         code=source_files("neuroalign.evaluation.evaluate"),
     output:
-        metrics=f"{OUT}/evaluation/metrics.tsv",
+        metrics=report(
+            f"{OUT}/evaluation/metrics.tsv",
+            caption="../report/metrics.rst",
+            category="NeuroAlign",
+        ),
         comparisons=f"{OUT}/evaluation/comparisons.tsv",
         controls=f"{OUT}/evaluation/controls.tsv",
         ceilings=f"{OUT}/evaluation/ceilings.tsv",

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _COARSE_MM = 4.0
 _ROUGH, _FULL = (40, 20, 0), (30, 20, 5)  # SyN iterations, coarse to fine
 _FINE_VOXEL_MM = 1.25  # T1w images at least this fine are registered at 2 mm, coarser ones at 3 mm
-NILEARN_SPACES = ("MNI152NLin2009cAsym", "MNI152NLin2009aSym", "MNI152NLin2009aSym", "MNI152NLin2009cSym")
+NILEARN_SPACES = ("MNI152NLin2009aSym", "MNI152NLin2009aAsym", "MNI152NLin2009cAsym", "MNI152NLin2009cSym")
 
 
 @dataclass(frozen=True)
