@@ -142,8 +142,8 @@ def diffeomorphic(
             type_of_transform="SyNOnly",
             initial_transform=_write_matrix(start, Path(folder) / "start.mat"),
             outprefix=f"{folder}/",
-            # At 3 mm, mutual information matched a brain phantom to the template better than local correlation
-            # (0.960 against 0.934) and took less time; it does not mind the template's own contrast either.
+            # Local correlation (CC) took about ten times as long at full iterations on a 3 mm phantom; mutual
+            # information also does not mind the template's own contrast.
             syn_metric="mattes",
             syn_sampling=32,
             reg_iterations=iterations,
