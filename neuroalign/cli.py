@@ -125,6 +125,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
     values = PRESETS[args.preset].model_dump() | chosen
     settings = parse_config({"dataset": {"simulate": values}}).dataset.simulate
+    assert settings is not None
     plan = make_dataset(settings, args.bids_dir, jobs=args.jobs)
     print(
         f"{len(plan.runs)} runs of {settings.subjects} subjects in {args.bids_dir}, the truth in {plan.truth_dir}"
@@ -158,6 +159,9 @@ def _run(args: argparse.Namespace) -> int:
         )
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     command += ["--configfile", str(args.config), "--cores", str(args.cores), *args.extra]
+    if not {"-q", "--quiet", "-n", "--dry-run", "--dryrun", "--verbose"} & set(args.extra):
+        # Progress and errors, not every job's list of files.
+        command += ["--quiet", "rules", "host"]
     started = time.monotonic()
     status = subprocess.run(command, check=False).returncode
     page = Path(config.output_dir) / "report" / "index.html"

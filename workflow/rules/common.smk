@@ -1,8 +1,13 @@
 # What all rules share: the checked configuration, the plan (which runs, stimuli and models there are), and
 # the source files each stage depends on.
+import os
+import shlex
 import sys
 
 sys.path.insert(0, workflow.basedir)
+# Snakemake puts the interpreter into shell commands unquoted, which fails in folders with spaces in their names.
+if os.path.exists(sys.executable):
+    sys.executable = shlex.quote(sys.executable)
 
 from neuroalign.errors import UserError
 from neuroalign.modules import source_files
