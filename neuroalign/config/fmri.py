@@ -54,6 +54,10 @@ class Clean(Section):
     strategy: Literal["none", "simple", "scrubbing", "compcor", "motion"] = Field(
         "simple", description="Confound columns regressed out; docs/confounds.md maps each to its columns."
     )
+    motion: Literal["basic", "power2", "derivatives", "full"] = Field(
+        "full",
+        description="Motion columns of the strategy: 6 parameters, with squares (12), derivatives (12) or both (24).",
+    )
     high_pass_hz: float | None = Field(
         0.01, ge=0, description="High-pass cut-off in Hz; null filters nothing."
     )

@@ -21,18 +21,16 @@ logger = logging.getLogger(__name__)
 # Thresholds are written out: nilearn's defaults changed between versions. Slow drift is left to `clean_series`.
 STRATEGIES: dict[str, dict[str, Any]] = {
     "none": {},
-    "motion": {"strategy": ("motion",), "motion": "full"},
-    "simple": {"strategy": ("motion", "wm_csf"), "motion": "full", "wm_csf": "basic"},
+    "motion": {"strategy": ("motion",)},
+    "simple": {"strategy": ("motion", "wm_csf"), "wm_csf": "basic"},
     "scrubbing": {
         "strategy": ("motion", "wm_csf", "scrub"),
-        "motion": "full",
         "wm_csf": "full",
         "scrub": 5,
         "std_dvars_threshold": 1.5,
     },
     "compcor": {
         "strategy": ("motion", "high_pass", "compcor"),
-        "motion": "full",
         "compcor": "anat_combined",
         "n_compcor": 6,
     },
@@ -53,7 +51,7 @@ def load_run_confounds(
     confounds : path or None
         The confounds table, for framewise displacement and volumes not at steady state.
     config : Clean
-        `strategy` and `fd_threshold_mm`.
+        `strategy`, `motion` and `fd_threshold_mm`.
     n_volumes : int
 
     Returns
@@ -90,6 +88,7 @@ def load_run_confounds(
     options = dict(STRATEGIES[config.strategy])
     if not options:
         return None, keep
+    options["motion"] = config.motion
     if config.strategy == "scrubbing":
         options["fd_threshold"] = config.fd_threshold_mm or _SCRUB_FD_MM
 
