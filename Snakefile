@@ -25,4 +25,5 @@ rule all:
     input:
         f"{OUT}/report/index.html",
         f"{OUT}/evaluation/metrics.tsv",
+        PLAN.intermediate_files,
     localrule: True

@@ -255,6 +255,25 @@ class Plan:
         methods = ["neuroalign", *self.checked.baselines]
         return [f"{self.out}/evaluation/scores/{m}/{branch}.h5" for m in methods for branch in self.branches]
 
+    @property
+    def intermediate_files(self) -> list[str]:
+        """What is kept between the dataset and the report, one file for every job: asked for by `all`.
+
+        Snakemake would not miss a deleted file on the way to a report that exists; a user would.
+        """
+        files = [*self.series_files, *self.quality_files, *self.mezzanine_files]
+        files += [] if self.precomputed else self.embedding_files
+        if self.raw:
+            for run_id in self.run_ids:
+                files.append(str(derivatives.run_paths(run_id, self.preproc, space=self._space)["bold"]))
+                files.append(self.anatomy_of(run_id)["t1w"])
+        models = [
+            f"{self.out}/models/{b}/{stage}/model.safetensors"
+            for b in self.branches
+            for stage in ("ntcl", "vq")
+        ]
+        return sorted({*files, *self.brain_shards, *models, *self.model_files, *self.score_files})
+
 
 def parse_branch(branch: str) -> tuple[int, int]:
     """Fold and seed of a branch such as ``seed-0`` or ``fold-1_seed-0``."""
