@@ -37,10 +37,10 @@ demo: setup  ## Make a small dataset, run the whole workflow on it, print where 
 	@$(BIN)/python -m neuroalign run --config config/demo.yaml --cores $(CORES) $(ARGS)
 
 test: $(READY)-dev  ## All tests, the slow ones included
-	@$(BIN)/python -m pytest -n $(CORES) $(ARGS)
+	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile $(ARGS)
 
 test-quick: $(READY)-dev  ## Only the quick tests
-	@$(BIN)/python -m pytest -n $(CORES) -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow" $(ARGS)
 
 lint: $(READY)-dev  ## ruff, snakefmt and snakemake --lint
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
