@@ -30,7 +30,8 @@ import pandas as pd
 
 from neuroalign.config.evaluate import Evaluate
 from neuroalign.evaluation.baselines._data import Material, cosine, flat, lag_for, material, score_test
-from neuroalign.evaluation.baselines.ridge import decompose, fit_and_score
+from neuroalign.evaluation.baselines._solve import decompose
+from neuroalign.evaluation.baselines.ridge import fit_and_score
 from neuroalign.evaluation.bootstrap import resample_weights
 from neuroalign.evaluation.retrieval import LOWER_IS_BETTER
 from neuroalign.evaluation.scores import SubjectScores

@@ -7,7 +7,9 @@ import numpy as np
 from neuroalign.fmri.series import RoiSeries
 
 
-def separate_betas(series: RoiSeries, onsets: np.ndarray, duration_s: float):
+def separate_betas(
+    series: RoiSeries, onsets: np.ndarray, duration_s: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Least-squares-separate betas (Mumford et al. 2012, NeuroImage 59:2636).
 
     For each clip a design of its own: the clip, all other clips together, and a constant, each convolved with
@@ -22,12 +24,11 @@ def separate_betas(series: RoiSeries, onsets: np.ndarray, duration_s: float):
 
     Returns
     -------
-    Cut
-        One "volume" per window: the beta.
+    betas : dict of str to float32 array of shape (n, 1, units)
+    usable : bool array of shape (n,)
+        False for a clip whose response lies outside the run or in censored volumes.
     """
     from nilearn.glm.first_level import compute_regressor
-
-    from neuroalign.pairs.windows import Cut
 
     keep = series.keep
     single = np.stack(
@@ -52,5 +53,4 @@ def separate_betas(series: RoiSeries, onsets: np.ndarray, duration_s: float):
         beta = np.linalg.lstsq(design, stacked, rcond=None)[0][0]
         for name, part in zip(betas, np.split(beta, edges), strict=True):
             betas[name][i, 0] = part
-    shape = (len(onsets), 1)
-    return Cut(betas, np.full(shape, duration_s / 2, np.float32), np.ones(shape, bool), usable)
+    return betas, usable

@@ -12,6 +12,7 @@ import numpy as np
 
 from neuroalign.config.fmri import Hrf
 from neuroalign.fmri.series import RoiSeries
+from neuroalign.pairs.betas import separate_betas
 from neuroalign.pairs.store import BrainWindows
 from neuroalign.video.shards import Embedding
 
@@ -70,9 +71,9 @@ def brain_window(
     if hrf.method == "adaptive":
         return _volumes_around(series, onsets, duration_s, hrf.window_s)
     if hrf.method == "glm":
-        from neuroalign.pairs.betas import separate_betas
-
-        return separate_betas(series, onsets, duration_s)
+        betas, usable = separate_betas(series, onsets, duration_s)
+        shape = (len(onsets), 1)
+        return Cut(betas, np.full(shape, duration_s / 2, np.float32), np.ones(shape, bool), usable)
     steps = step_times(duration_s, step_s)
     return _interpolated(series, onsets, steps, hrf.shift_s if hrf.method == "shift" else 0.0)
 

@@ -166,7 +166,7 @@ def lag_for(pairs: PairedDataset) -> tuple[float, ...]:
     """
     if all(windows.aligned for windows in pairs.brain.values()):
         return (0.0,)
-    from neuroalign.evaluation.baselines.ridge import fit_ridge
+    from neuroalign.evaluation.baselines._solve import fit_ridge
 
     def criterion(lag: float) -> float:
         data = material(pairs, (lag,))

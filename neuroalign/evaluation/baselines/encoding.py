@@ -18,7 +18,7 @@ from neuroalign.evaluation.baselines._data import (
     score_quality,
     score_test,
 )
-from neuroalign.evaluation.baselines.ridge import fit_ridge
+from neuroalign.evaluation.baselines._solve import fit_ridge
 from neuroalign.evaluation.scores import SubjectScores
 from neuroalign.pairs.store import PairedDataset
 
