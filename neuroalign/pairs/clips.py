@@ -29,6 +29,13 @@ def clip_duration(presentations: pd.DataFrame, config: Clips) -> float:
     if config.strategy == "fixed":
         return config.duration_s
     typical = presentations["duration"].median()
+    if typical > 4 * config.duration_s:
+        log.warning(
+            "clips.strategy is 'events', so only the first %g s of presentations that typically last %g s are used; "
+            "set it to 'fixed' to cut films into clips",
+            config.duration_s,
+            typical,
+        )
     if not np.isfinite(typical) or typical >= config.duration_s:
         return config.duration_s
     steps = int(typical / config.step_s + 1e-6)
