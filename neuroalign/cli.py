@@ -6,6 +6,7 @@ Arguments are read here; the work is done in the modules that each command impor
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -37,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of a pipe (head, less) went away: not an error, and nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        # Paths that the user named and the system refuses: a folder for a file, no permission, a full disk.
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        where = f" ({error.filename})" if error.filename is not None else ""
+        sys.exit(f"neuroalign: {error.strerror}{where}; check that path, its permissions and the free space.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,9 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     retrieve.add_argument(
         "--gallery", type=Path, required=True, help="folder of embeddings (or of ROI series)"
     )
-    retrieve.add_argument("--subject", help="whose brain it is; left out, an unseen subject's")
     retrieve.add_argument(
-        "--onset", type=float, nargs="+", help="clip onsets in the run in seconds (default: a grid)"
+        "--subject",
+        help="whose brain it is (default: the one the series names; for a TSV, an unseen subject)",
+    )
+    retrieve.add_argument(
+        "--onset",
+        type=float,
+        nargs="+",
+        help="seconds at which the query's clips begin, in the run or the film (default: clips end to end)",
     )
     retrieve.add_argument("--top", type=int, default=10, help="results per query")
     retrieve.add_argument("--output", type=Path, help="write a TSV here instead of the console")
@@ -140,7 +153,8 @@ def _validate(args: argparse.Namespace) -> int:
     problems = validate(load_config(args.config), deep=args.deep)
     for problem in problems:
         print(f"- {problem}")
-    print(f"{len(problems)} problems." if problems else "No problems found: config and data are ready.")
+    count = "1 problem." if len(problems) == 1 else f"{len(problems)} problems."
+    print(count if problems else "No problems found: config and data are ready.")
     return 1 if problems else 0
 
 

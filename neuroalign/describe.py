@@ -11,10 +11,10 @@ import h5py
 from neuroalign.errors import UserError
 from neuroalign.io import open_hdf5, read_json, read_tsv
 
-# A dataset that only one of our formats has, and what such a file is.
+# What tells our formats apart, the first that a file has, and what such a file is.
 _KINDS = {
-    "keep": "ROI series of a run",
     "carpet": "quality record of a run",
+    "keep": "ROI series of a run",
     "step_times": "video windows of a paired dataset",
     "clip_row": "fMRI windows of a subject",
     "subjects": "scores of a method on the test set",
@@ -46,7 +46,7 @@ def describe(path: Path) -> str:
     if not path.exists():
         raise UserError(f"{path} does not exist.")
     raise UserError(
-        f"{path} is no file that NeuroAlign writes; give an .h5, .tsv or .json file, or a folder."
+        f"{path} is no .h5, .tsv or .json file; give one of those that NeuroAlign writes, or a folder of them."
     )
 
 

@@ -25,7 +25,8 @@ class Problems(UserError):
 
     def __init__(self, problems: Iterable[str]):
         self.problems = list(problems)
-        super().__init__("\n".join(f"- {problem}" for problem in self.problems))
+        one = len(self.problems) == 1
+        super().__init__(self.problems[0] if one else "".join(f"\n- {problem}" for problem in self.problems))
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from neuroalign.bids import derivatives
 from neuroalign.config import Config, parse_config
-from neuroalign.errors import Problems
+from neuroalign.errors import Problems, UserError
 
 _GPU_BACKBONES = {"resnet101"}
 
@@ -40,19 +40,41 @@ def make_plan(values: Mapping[str, Any] | Config) -> Plan:
         from neuroalign.simulate.plan import plan_dataset
 
         demo = plan_dataset(config.dataset.simulate, config.dataset.bids_dir)
-        return Plan(
-            _with_demo_atlas(config, str(demo.atlas_image)),
-            demo.runs,
-            demo.presentations,
-            demo.files,
-            demo.truth_files,
-        )
+        checked = _with_demo_atlas(config, str(demo.atlas_image))
+        plan = Plan(checked, demo.runs, demo.presentations, demo.files, demo.truth_files)
+        _check_inputs(plan)
+        return plan
     from neuroalign.bids.cache import load_index
 
     index = load_index(config, Path(config.output_dir) / "index" / ".cache")
     if index.problems:
         raise Problems(index.problems)
-    return Plan(config, index.runs, index.presentations, [], [])
+    plan = Plan(config, index.runs, index.presentations, [], [])
+    _check_inputs(plan)
+    return plan
+
+
+def _check_inputs(plan: Plan) -> None:
+    """Refuse what a glance shows to be wrong, before hours of preprocessing do."""
+    problems: list[str] = []
+    fmri = plan.checked.fmri
+    if fmri.atlas.image and fmri.source != "timeseries":
+        from neuroalign.fmri.atlas import check_space
+
+        try:
+            check_space(fmri.atlas.image, fmri.space)
+        except UserError as error:
+            problems.append(str(error))
+    if not plan.simulated and not plan.precomputed:
+        from neuroalign.validate import missing_stimuli
+
+        problems += missing_stimuli(plan.checked, plan.presentations)
+    try:
+        _ = plan.embedding_files
+    except Problems as error:
+        problems += error.problems
+    if problems:
+        raise Problems(problems)
 
 
 def _with_demo_atlas(config: Config, image: str) -> Config:
@@ -215,7 +237,15 @@ class Plan:
             return [f"{self.out}/embeddings/{backbone}/{stimulus}.h5" for stimulus in self.stimuli]
         from neuroalign.video.precomputed import find_features
 
-        return [str(find_features(self.checked.video.precomputed_dir, stimulus)) for stimulus in self.stimuli]
+        files, problems = [], []
+        for stimulus in self.stimuli:
+            try:
+                files.append(str(find_features(self.checked.video.precomputed_dir, stimulus)))
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise Problems(dict.fromkeys(problems))
+        return files
 
     @property
     def embed_gpus(self) -> int:

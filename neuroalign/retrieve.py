@@ -1,20 +1,21 @@
 """Retrieval with a trained model: new fMRI in, ranked clips out, and the reverse.
 
-The gallery is read file by file and only the best candidates of each query are kept, so that its size is bounded
-by the disk and not by memory.
+Of the gallery only embeddings stay in memory (a few kB per clip): the score of a clip depends on what the whole
+gallery shares, so that all of it must be known before any of it is ranked.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import neuroalign
-from neuroalign.errors import UserError
+from neuroalign.errors import UserError, nearest
 from neuroalign.fmri.series import RoiSeries, read_series
 from neuroalign.io import read_json, read_tsv
 from neuroalign.models.score import Embedding
@@ -22,6 +23,8 @@ from neuroalign.models.trained import TrainedModel
 from neuroalign.video import shards
 
 log = logging.getLogger(__name__)
+# Brain windows scored together: bounds the memory of the score matrices.
+_CHUNK = 64
 
 
 def retrieve(
@@ -67,48 +70,72 @@ def retrieve(
     if top < 1:
         raise UserError(f"--top is {top}: ask for at least one result.")
     trained = neuroalign.load(model)
+    subject = _label(subject, trained)
     files = _gallery_files(gallery)
     if fmri is not None:
-        series = _read_brain(fmri, trained)
-        starts, query = _embed_run(trained, series, subject, onsets, str(fmri))
-        candidates = (
-            (path, *_embed_film(trained, shards.read_embedding(path), None, str(path))) for path in files
-        )
-        score = trained.score
+        starts, query = _embed_run(trained, fmri, subject, onsets)
+        candidates = [_embed_film(trained, path) for path in files]
+        embedded = _joined([item for _, item in candidates])
+        # All candidates at once: the score removes what the whole gallery shares, not what one film does.
+        scores = np.concatenate([trained.score(query.take(rows), embedded) for rows in _chunks(len(starts))])
     else:
-        starts, query = _embed_film(trained, shards.read_embedding(video), onsets, str(video))
-        candidates = (
-            (p, *_embed_run(trained, _read_brain(p, trained), subject, None, str(p))) for p in files
-        )
+        starts, query = _embed_film(trained, video, onsets)
+        candidates = [_embed_run(trained, path, subject) for path in files]
+        embedded = _joined([item for _, item in candidates])
+        # One clip at a time: its score must not depend on which other clips are asked for.
+        single = [trained.score(embedded, query.take(np.array([row])))[:, 0] for row in range(len(starts))]
+        scores = np.stack(single)
+    names = np.repeat([path.stem for path in files], [len(begin) for begin, _ in candidates])
+    return _best(starts, scores, names, np.concatenate([begin for begin, _ in candidates]), top)
 
-        def score(clips: Embedding, brains: Embedding) -> np.ndarray:
-            return trained.score(brains, clips).T
 
-    return _best(starts, query, candidates, score, top)
-
-
-def _best(starts: np.ndarray, query: Embedding, candidates: Iterator, score, top: int) -> pd.DataFrame:
-    """The best candidates of every query, merged file by file."""
-    best = np.full((len(starts), 0), 0.0)
-    names = np.empty((len(starts), 0), object)
-    times = np.full((len(starts), 0), 0.0)
-    for path, begin, embedded in candidates:
-        values = score(query, embedded)
-        best = np.concatenate([best, values], axis=1)
-        names = np.concatenate([names, np.full(values.shape, path.stem, object)], axis=1)
-        times = np.concatenate([times, np.broadcast_to(begin, values.shape)], axis=1)
-        keep = np.argsort(-best, axis=1, kind="stable")[:, :top]
-        best, names, times = (np.take_along_axis(a, keep, 1) for a in (best, names, times))
-    rows = np.arange(best.shape[1])
+def _best(
+    starts: np.ndarray, scores: np.ndarray, names: np.ndarray, begins: np.ndarray, top: int
+) -> pd.DataFrame:
+    """The best candidates of every query; equal scores stay in the order of the gallery."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return pd.DataFrame(
         {
-            "query_s": np.repeat(starts, len(rows)),
-            "rank": np.tile(rows + 1, len(starts)),
-            "file": names.ravel(),
-            "start_s": times.ravel(),
-            "score": best.ravel(),
+            "query_s": np.repeat(starts, order.shape[1]),
+            "rank": np.tile(np.arange(order.shape[1]) + 1, len(starts)),
+            "file": names[order].ravel(),
+            "start_s": begins[order].ravel(),
+            "score": np.take_along_axis(scores, order, axis=1).ravel(),
         }
     )
+
+
+def _joined(parts: Sequence[Embedding]) -> Embedding:
+    arrays = ([getattr(part, name) for part in parts] for name in ("pooled", "steps", "codes", "index"))
+    return Embedding(*(None if values[0] is None else np.concatenate(values) for values in arrays))
+
+
+def _chunks(count: int) -> list[np.ndarray]:
+    return [np.arange(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
+
+
+def _label(subject: str | None, model: TrainedModel) -> str | None:
+    """A subject's label without prefix; one that the model does not know is told."""
+    if not subject:
+        return None
+    label, known = subject.removeprefix("sub-"), model.network.architecture.subjects
+    if label not in known:
+        log.warning(
+            "The model was not trained on subject '%s' (but on %s): shared parameters are used%s",
+            *(label, ", ".join(known), nearest(label, known) or "."),
+        )
+    return label
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Name the file in what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from error
 
 
 def _gallery_files(gallery: Path) -> list[Path]:
@@ -124,52 +151,69 @@ def _gallery_files(gallery: Path) -> list[Path]:
     return files
 
 
-def _embed_film(model: TrainedModel, embedding: shards.Embedding, onsets: Sequence[float] | None, name: str):
-    duration = model.geometry["duration_s"]
-    starts = (
-        np.asarray(onsets, float)
-        if onsets
-        else np.arange(0.0, embedding.times[-1] - duration + 0.51, duration)
-    )
-    if not len(starts):
-        raise UserError(f"{name} is shorter than a clip of {duration:g} s.")
-    return starts, model.embed_video(embedding, starts)
+def _embed_film(
+    model: TrainedModel, path: Path, onsets: Sequence[float] | None = None
+) -> tuple[np.ndarray, Embedding]:
+    """Starts and embeddings of the clips of a film."""
+    with _about(path):
+        film, duration = shards.read_embedding(path), model.geometry["duration_s"]
+        if onsets:
+            starts = np.asarray(onsets, float)
+        else:
+            starts = np.arange(0.0, film.times[-1] - duration + 0.51, duration)
+        if not len(starts):
+            raise UserError(f"The film is shorter than a clip of {duration:g} s; leave it out.")
+        return starts, model.embed_video(film, starts)
 
 
 def _embed_run(
-    model: TrainedModel, series: RoiSeries, subject: str | None, onsets: Sequence[float] | None, name: str
-):
+    model: TrainedModel, path: Path, subject: str | None, onsets: Sequence[float] | None = None
+) -> tuple[np.ndarray, Embedding]:
+    """Onsets and embeddings of the brain windows of a run."""
     from neuroalign.config.fmri import Hrf
     from neuroalign.pairs.windows import brain_window
 
-    if onsets:
-        starts = np.asarray(onsets, float)
-    else:
-        duration, step = model.geometry["duration_s"], model.geometry["step_s"]
-        starts = np.arange(0.0, max(series.times[-1] - duration, 0.0) + 0.01, duration)
-        starts = starts[brain_window(series, starts, duration, step, Hrf(**model.geometry["hrf"])).usable]
-        if not len(starts):
-            raise UserError(f"{name} has no {duration:g}-s clip with enough usable volumes.")
-    return starts, model.embed_fmri(series, subject or series.attributes.get("subject") or None, starts)
+    with _about(path):
+        series = _read_brain(path, model)
+        if onsets:
+            starts = np.asarray(onsets, float)
+        else:
+            duration, step = model.geometry["duration_s"], model.geometry["step_s"]
+            starts = np.arange(0.0, max(series.times[-1] - duration, 0.0) + 0.01, duration)
+            hrf = Hrf(**model.geometry["hrf"])
+            starts = starts[brain_window(series, starts, duration, step, hrf).usable]
+            if not len(starts):
+                raise UserError(
+                    f"The run has no {duration:g}-s clip with enough usable volumes; leave it out."
+                )
+        return starts, model.embed_fmri(series, subject or series.attributes.get("subject") or None, starts)
 
 
 def _read_brain(path: Path, model: TrainedModel) -> RoiSeries:
     if path.suffix == ".h5":
         return read_series(path)
+    if path.suffix != ".tsv" or path.is_dir():
+        raise UserError(
+            f"{path} is no brain series: give ROI series (.h5) or regional series (.tsv) of one run."
+        )
     table = read_tsv(path)
     sidecar = path.with_suffix(".json")
-    tr = read_json(sidecar).get("RepetitionTime") if sidecar.exists() else None
-    if not tr:
-        raise UserError(f"{path} needs a sidecar {sidecar.name} with RepetitionTime (seconds).")
-    start = float(read_json(sidecar).get("StartTime") or 0.0)
+    metadata = read_json(sidecar) if sidecar.exists() else {}
+    try:
+        tr, start = float(metadata["RepetitionTime"]), float(metadata.get("StartTime") or 0.0)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path} needs a sidecar {sidecar.name} with RepetitionTime (seconds).") from None
     levels = {}
     for level, labels in model.unit_labels.items():
         missing = [label for label in labels if label not in table]
         if missing:
             raise UserError(f"{path} lacks region '{missing[0]}' of level '{level}': use the model's atlas.")
-        data = table[labels].to_numpy(np.float32)
+        try:
+            data = table[labels].to_numpy(np.float32)
+        except ValueError as error:
+            raise UserError(f"{path} holds values that are not numbers ({error}); mend the table.") from error
         levels[level] = (data - np.nanmean(data, 0)) / np.maximum(np.nanstd(data, 0), 1e-12)
     keep = np.all([np.isfinite(data).all(1) for data in levels.values()], axis=0)
     levels = {level: np.nan_to_num(data) for level, data in levels.items()}
-    times = start + (np.arange(len(table)) + 0.5) * float(tr)
-    return RoiSeries(levels, dict(model.unit_labels), times, keep, {"tr": float(tr), "source": "timeseries"})
+    times = start + (np.arange(len(table)) + 0.5) * tr
+    return RoiSeries(levels, dict(model.unit_labels), times, keep, {"tr": tr, "source": "timeseries"})

@@ -34,12 +34,17 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
     Returns
     -------
     list of str
-        One sentence per problem, with what to do; empty if nothing is wrong. For a dataset that is simulated there
-        is nothing to check but the output folder: its files are made by the workflow.
+        One sentence per problem, with what to do; empty if nothing is wrong. Of a dataset that is simulated the
+        files are made by the workflow: there is only the output folder and the split to check.
     """
     problems: list[str] = []
     _collect(problems, lambda: _output(config))
-    if config.dataset.simulate is None:
+    if config.dataset.simulate:
+        from neuroalign.simulate.plan import plan_dataset
+
+        demo = plan_dataset(config.dataset.simulate, config.dataset.bids_dir)
+        _collect(problems, lambda: _split(config, demo.presentations))
+    else:
         index = _collect_index(problems, config)
         _collect(problems, lambda: _regions(config))
         if index is not None:
@@ -47,6 +52,7 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
             _collect(problems, lambda: _brain_files(config, index.runs, deep))
             _collect(problems, lambda: _timing(config, index))
             _collect(problems, lambda: _stimuli(config, index.presentations))
+            _collect(problems, lambda: _split(config, index.presentations))
     _collect(problems, lambda: _template(config))
     _collect(problems, lambda: _weights(config))
     return list(dict.fromkeys(problems))
@@ -201,6 +207,25 @@ def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     if config.video.backbone == "precomputed":
         yield from _features(config, shown)
         return
+    yield from missing_stimuli(config, shown)
+    from neuroalign.video.probe import probe
+
+    for file in sorted(file for file in shown["stimulus_file"].unique() if os.path.lexists(file)):
+        try:
+            probe(file)
+        except UserError as error:
+            yield str(error)
+
+
+def missing_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
+    """A sentence per stimulus file that is not there, or one for many.
+
+    Parameters
+    ----------
+    config : Config
+    shown : DataFrame
+        Presentations.
+    """
     files = list(shown["stimulus_file"].unique())
     missing = [file for file in files if not os.path.lexists(file)]
     folder = config.dataset.stimuli_dir or f"{config.dataset.bids_dir}/stimuli"
@@ -209,20 +234,13 @@ def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
             f"{len(missing)} of {len(files)} stimuli are missing, among them {', '.join(missing[:3])}; put the files "
             f"into {folder}, or set dataset.stimuli_dir to where they are."
         )
-    else:
-        for file in missing:
-            beside = os.listdir(Path(file).parent) if Path(file).parent.is_dir() else []
-            yield (
-                f"The stimulus {file} is missing{nearest(Path(file).name, beside)}; put the file there, or set "
-                "dataset.stimuli_dir to where the stimuli are."
-            )
-    from neuroalign.video.probe import probe
-
-    for file in sorted(set(files) - set(missing)):
-        try:
-            probe(file)
-        except UserError as error:
-            yield str(error)
+        return
+    for file in missing:
+        beside = os.listdir(Path(file).parent) if Path(file).parent.is_dir() else []
+        yield (
+            f"The stimulus {file} is missing: put the file there, or set dataset.stimuli_dir to where the stimuli "
+            f"are{nearest(Path(file).name, beside) or '.'}"
+        )
 
 
 def _features(config: Config, shown: pd.DataFrame) -> Iterator[str]:
@@ -247,6 +265,19 @@ def _features(config: Config, shown: pd.DataFrame) -> Iterator[str]:
                 f"{path} ends at {times[-1]:g} s, but '{stimulus}' is shown up to its second {end:g}; compute the "
                 "features of the whole stimulus, or correct the durations in the events."
             )
+
+
+def _split(config: Config, shown: pd.DataFrame) -> Iterator[str]:
+    """Clips and their split as the events promise them: what is empty here is empty after preprocessing, too."""
+    from neuroalign.pairs.clips import clip_table
+    from neuroalign.pairs.splits import assign_splits
+
+    # Presentations without a duration last as long as the stimulus, which is not known yet.
+    if shown.empty or shown["duration"].isna().any():
+        return
+    lengths = (shown["offset"] + shown["duration"]).groupby(shown["stimulus"]).max()
+    assign_splits(clip_table(shown, lengths.to_dict(), config.clips), config.split)
+    yield from ()
 
 
 def _weights(config: Config) -> Iterator[str]:

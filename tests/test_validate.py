@@ -70,6 +70,8 @@ class Project:
             "output_dir": str(folder / "out"),
             "dataset": {"bids_dir": str(self.root)},
             "fmri": {"atlas": {"image": str(self.atlas)}},
+            "clips": {"strategy": "fixed", "duration_s": 1, "stride_s": 1},
+            "split": {"by": "time", "guard_s": 0},
         }
 
     def derivatives(self, source: str) -> Path:
@@ -128,7 +130,7 @@ CASES = {
     "one volume": (lambda p: image(p.bold, (8, 8, 8)), "needs four dimensions"),
     "late onset": (lambda p: write_events(p, EVENTS.replace("2.0", "2000.0")), "begins at 2000 s, but .* ends at 20 s"),
     "no stim_file": (lambda p: write_events(p, "onset\tduration\n0\t3\n"), "no column 'stim_file'"),
-    "stimulus absent": (lambda p: p.film.rename(p.film.with_name("fim.mp4")), "film.mp4 is missing; did you mean 'fim.mp4'"),
+    "stimulus absent": (lambda p: p.film.rename(p.film.with_name("fim.mp4")), "film.mp4 is missing: .*did you mean 'fim.mp4'"),
     "stimulus dangling": (lambda p: dangle(p.film), "film.mp4 is a link"),
     "stimulus damaged": (lambda p: p.film.write_bytes(b"no film"), "film.mp4 is not a video"),
     "atlas absent": (lambda p: set_(p, "fmri", atlas={"image": "none.nii"}), "fmri.atlas.image: none.nii does not exist"),
@@ -140,6 +142,11 @@ CASES = {
     "labels absent": (lambda p: p.labels.unlink(), "No label table was found beside"),
     "labels without label": (lambda p: p.labels.write_text("index\tregion\n1\tx\n"), "needs the columns 'index' and 'label'"),
     "template": (lambda p: set_(p, "fmri", preprocess={"template": "t.nii"}), "fmri.preprocess.template: t.nii does not exist"),
+    "held out in vain": (
+        lambda p: set_(p, "split", hold_out={"stimulus": ["flim"]}),
+        "no clip has stimulus 'flim' .*did you mean 'film'",
+    ),
+    "guard too wide": (lambda p: set_(p, "split", guard_s=60), "leaves no train clip .*lower split.guard_s"),
     "output is a file": (lambda p: p.values.update(output_dir=str(p.labels)), "is a file; set output_dir"),
     "weights": (
         lambda p: set_(p, "video", backbone="resnet101", weights="./weights"),
@@ -255,6 +262,9 @@ def test_a_dataset_to_be_simulated_needs_nothing_yet(tmp_path):
         "dataset": {"simulate": {}, "bids_dir": str(tmp_path / "none")},
     }
     assert validate(parse_config(values)) == []
+    values["split"] = {"by": "stimulus", "hold_out": {"stimulus": ["film-99"]}}
+    (problem,) = validate(parse_config(values))
+    assert "no clip has stimulus 'film-99'" in problem
 
 
 def test_the_real_time_series_are_ready(shared_data, tmp_path):
@@ -264,6 +274,8 @@ def test_the_real_time_series_are_ready(shared_data, tmp_path):
         "dataset": {"bids_dir": str(root), "derivatives": str(root / "derivatives/xcp_d")},
         "fmri": {"source": "timeseries", "atlas": {"name": "Schaefer200"}},
         "video": {"backbone": "precomputed", "precomputed_dir": str(root / "features")},
+        "clips": {"strategy": "fixed", "duration_s": 10, "stride_s": 10},
+        "split": {"hold_out": {"task": ["sitcomep1"]}},
     }
     assert validate(parse_config(values)) == []
 

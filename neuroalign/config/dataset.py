@@ -33,8 +33,8 @@ class Simulate(Section):
     repeats: int = Field(
         2, ge=1, description="How often the films of the last run are shown: repeats give the noise ceiling."
     )
-    tr_s: float = Field(2.0, gt=0.2, description="Repetition time in seconds.")
-    voxel_mm: float = Field(4.0, gt=0.8, description="Edge of the BOLD voxels in mm.")
+    tr_s: float = Field(2.0, gt=0.2, le=10, description="Repetition time in seconds.")
+    voxel_mm: float = Field(4.0, gt=0.8, le=12, description="Edge of the BOLD voxels in mm.")
     noise: float = Field(
         1.0,
         ge=0,

@@ -75,12 +75,15 @@ def load_config(path: str | os.PathLike) -> Config:
     Raises
     ------
     UserError
-        If the file is missing, is no YAML mapping, or has wrong keys or values (`Problems`).
+        If the file is missing or unreadable, is no YAML mapping, or has wrong keys or values (`Problems`).
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"The configuration file {path} does not exist.") from None
+        raise UserError(f"The configuration file {path} does not exist; name it with --config.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"The configuration file {path} cannot be read: {reason}.") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):

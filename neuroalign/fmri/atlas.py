@@ -125,6 +125,23 @@ def assign_levels(labels: Sequence[str], levels: Mapping[str, str]) -> dict[str,
     return assigned
 
 
+def check_space(image: str | os.PathLike, space: str) -> None:
+    """Check that the name of an atlas image (its ``space-`` entity, if any) agrees with `space`.
+
+    Raises
+    ------
+    UserError
+        If it names another space.
+    """
+    name = Path(image).name
+    found = re.search(r"_space-([A-Za-z0-9]+)", name)
+    if found and found[1] != space and not (found[1] in _GENERIC and space.startswith("MNI152")):
+        raise UserError(
+            f"The atlas {name} is in another space ('{found[1]}') than fmri.space ('{space}'); use the atlas in "
+            "that space, or change fmri.space."
+        )
+
+
 def labels_beside(image: str | os.PathLike) -> Path | None:
     """The label table of an atlas image: the same stem, or the same without ``space-`` and ``res-`` (BIDS)."""
     image = Path(image)
@@ -139,12 +156,7 @@ def labels_beside(image: str | os.PathLike) -> Path | None:
 
 def _from_files(config: AtlasConfig, space: str) -> Atlas:
     image = Path(config.image)
-    found = re.search(r"_space-([A-Za-z0-9]+)", image.name)
-    if found and found[1] != space and not (found[1] in _GENERIC and space.startswith("MNI152")):
-        raise UserError(
-            f"The atlas {image.name} is in another space ('{found[1]}') than fmri.space ('{space}'); use the atlas in "
-            "that space, or change fmri.space."
-        )
+    check_space(image, space)
     table = Path(config.labels) if config.labels else labels_beside(image)
     if image.exists() and table is None:
         raise UserError(

@@ -89,7 +89,7 @@ def _content_block(clips: pd.DataFrame, blocks: int) -> pd.Series:
 
 def _test_part(clips: pd.DataFrame, config: Split) -> np.ndarray:
     if config.hold_out:
-        return held_out(clips, config.hold_out)
+        return _held_out(clips, config.hold_out)
     if config.by == "time":
         return _stretch(clips, np.ones(len(clips), bool), config.test, np.random.default_rng(config.seed))
     units = _sizes(clips, clips["group"])
@@ -101,7 +101,7 @@ def _test_part(clips: pd.DataFrame, config: Split) -> np.ndarray:
     return clips["group"].isin(_choose(units, config.test, np.random.default_rng(config.seed))).to_numpy()
 
 
-def held_out(clips: pd.DataFrame, hold_out: dict[str, list[str]]) -> np.ndarray:
+def _held_out(clips: pd.DataFrame, hold_out: dict[str, list[str]]) -> np.ndarray:
     part = np.ones(len(clips), bool)
     for entity, labels in hold_out.items():
         known = clips[entity].astype(str)

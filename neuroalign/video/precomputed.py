@@ -47,9 +47,9 @@ def find_features(precomputed_dir: str | os.PathLike | None, stimulus: str) -> P
             raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; fetch the file.")
         names = sorted(p.stem for p in folder.glob("*.h5"))
         hint = nearest(stimulus, names) or (
-            f"; found {', '.join(names[:5])}" if names else "; it holds no .h5 file"
+            f"; found {', '.join(names[:5])}." if names else "; it holds no .h5 file."
         )
-        raise UserError(f"{folder} has no features '{stimulus}.h5' for that stimulus{hint}.")
+        raise UserError(f"{folder} has no features '{stimulus}.h5' for that stimulus{hint}")
     with open_hdf5(path) as file:
         shapes = {}
         if "levels" in file:

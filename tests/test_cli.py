@@ -1,0 +1,160 @@
+"""The `neuroalign` command: what it prints, how it exits, and that wrong input never shows a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neuroalign import __version__
+from neuroalign.cli import main
+
+COMMANDS = ("simulate", "validate", "run", "retrieve", "info", "config")
+
+
+def run(*arguments: str | Path) -> tuple[int, str]:
+    """Exit status, and the message if the command ended with one."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    code = end.value.code
+    return (1, code) if isinstance(code, str) else (int(code or 0), "")
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"output_dir: {tmp_path}/out\ndataset: {{simulate: {{}}, bids_dir: {tmp_path}/bids}}\n")
+    return path
+
+
+def test_every_command_has_help(capsys):
+    assert run("--help")[0] == 0
+    overview = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command in overview
+        assert run(command, "--help")[0] == 0
+        assert capsys.readouterr().out.startswith(f"usage: neuroalign {command}")
+
+
+def test_the_version_is_told_and_wrong_usage_exits_with_two(capsys):
+    assert run("--version")[0] == 0
+    assert __version__ in capsys.readouterr().out
+    for arguments in ((), ("frobnicate",), ("info",), ("validate", "--depe"), ("retrieve", "--model", "x")):
+        assert run(*arguments)[0] == 2
+
+
+def test_the_command_starts_without_heavy_imports():
+    code = "import sys, neuroalign.cli as c; c._parser(); print({'torch','nilearn','ants','pandas'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+def test_validate_counts_and_lists_problems(config, tmp_path, capsys):
+    assert run("validate", "--config", config)[0] == 0
+    assert "No problems found" in capsys.readouterr().out
+    config.write_text(
+        f"dataset: {{bids_dir: {tmp_path}/none}}\nfmri: {{atlas: {{image: {tmp_path}/atlas.nii}}}}\n"
+    )
+    assert run("validate", "--config", config)[0] == 1
+    *problems, count = capsys.readouterr().out.splitlines()
+    assert [problem[:2] for problem in problems] == ["- ", "- "]
+    assert count == "2 problems."
+
+
+def test_one_problem_is_one_line_and_several_are_a_list(config):
+    config.write_text("fmri: {sorce: raw}\n")
+    assert run("run", "--config", config) == (
+        1,
+        "neuroalign: Config: unknown key 'fmri.sorce'; did you mean 'source'?",
+    )
+    config.write_text("fmri: {sorce: raw}\nclip: 3\n")
+    code, message = run("run", "--config", config)
+    assert code == 1
+    assert message.splitlines()[0] == "neuroalign: "
+    assert all(line.startswith("- Config: unknown key") for line in message.splitlines()[1:])
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "does not exist; name it with --config"),
+        (b"a: [1, 2\nb: }", "is not valid YAML"),
+        (b"- a\n- b\n", "must hold `key: value` lines"),
+        (b"\xff\xfe\x00\x01", "cannot be read: it is not text"),
+        ("folder", "cannot be read: Is a directory"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_one_sentence(tmp_path, command, content, sentence):
+    path = tmp_path / "config.yaml"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    code, message = run(command, "--config", path)
+    assert code == 1
+    assert str(path) in message
+    assert sentence in message
+    assert "\n" not in message
+
+
+def test_run_passes_other_options_to_snakemake_and_its_status_on(config, monkeypatch):
+    calls = []
+
+    def fake(command, check):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 1 if "--fail" in command else 0)
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    assert run("run", "--config", config, "--cores", "2", "-n")[0] == 0
+    assert calls[0][-1] == "-n"
+    assert calls[0][calls[0].index("--cores") + 1] == "2"
+    assert run("run", "--config", config, "--fail")[0] == 1
+
+
+def test_paths_that_the_system_refuses_are_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    code, message = run("simulate", tmp_path / "file" / "bids", "--subjects", 1)
+    assert code == 1
+    assert message.startswith("neuroalign: Not a directory (")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--preset", "huge"), "There is no preset 'huge'; choose one of"),
+        (("--subjects", 0), "'dataset.simulate.subjects' is 0"),
+        (("--tr-s", 50), "'dataset.simulate.tr_s' is 50.0"),
+        (("--noise", -1), "'dataset.simulate.noise' is -1.0"),
+        (("--seed", -1), "'dataset.simulate.seed' is -1"),
+    ],
+)
+def test_settings_that_make_no_dataset_are_refused(tmp_path, options, sentence):
+    code, message = run("simulate", tmp_path / "bids", *options)
+    assert code == 1
+    assert sentence in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_someone_else_is_left_untouched(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    code, message = run("simulate", tmp_path)
+    assert code == 1
+    assert "left untouched" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_config_shows_every_key(capsys):
+    assert run("config")[0] == 0
+    assert "`fmri.source`" in capsys.readouterr().out
+    assert run("config", "--schema")[0] == 0
+    assert capsys.readouterr().out.startswith("{")
+
+
+def test_info_describes_and_complains(tmp_path, capsys):
+    (tmp_path / "a.json").write_text('{"x": 1}')
+    assert run("info", tmp_path / "a.json")[0] == 0
+    assert '"x": 1' in capsys.readouterr().out
+    assert run("info", tmp_path / "none.h5") == (1, f"neuroalign: {tmp_path}/none.h5 does not exist.")
