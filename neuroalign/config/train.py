@@ -17,24 +17,28 @@ class Encoder(Section):
     heads: int = Field(4, ge=1, description="Attention heads; must divide dim.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout inside the transformer blocks.")
     input_dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of brain and video inputs dropped in training."
+        0.5, ge=0, lt=1, description="Share of brain and video inputs dropped in training."
     )
     subject_rank: int = Field(
         8, ge=0, description="Rank of the subject-specific part of a parcel map; 0 shares all."
     )
-    whiten: bool = Field(True, description="Whiten brain units and video features (fitted on train only).")
+    whiten: bool = Field(
+        True,
+        description="Turn brain units and video features to principal components, scaled by `shrinkage` (fitted on train only).",
+    )
     components: int = Field(
-        100, ge=1, description="Most principal components kept per level when whitening; more data bear more."
+        100, ge=1, description="Most principal components kept per level; more data bear more."
     )
     shrinkage: float = Field(
-        0.6,
+        1.0,
         ge=0,
         le=1,
-        description="Shrinkage of covariances towards the identity (whitening, linear start).",
+        description="Shrinkage of the whitening towards the identity; 1 turns to principal components and scales nothing.",
     )
     linear_start: bool = Field(
         True,
-        description="Start the maps at a regularised canonical correlation of the training pairs; false: random.",
+        description="Start the maps at a regularised canonical correlation of the training pairs; false: random, which wants "
+        "`lr` and `hrf_lr` ten times as large.",
     )
     pooling: Literal["steps", "mean"] = Field(
         "steps",
@@ -62,13 +66,23 @@ class NtclTerms(Section):
 class Optimiser(Section):
     """What both training stages share."""
 
-    epochs: int = Field(60, ge=1, description="Most epochs.")
+    epochs: int = Field(30, ge=1, description="Most epochs.")
     batch_size: int = Field(64, ge=2, description="Presentations per step.")
-    lr: float = Field(1e-3, gt=0, description="Peak learning rate (AdamW, warm-up then cosine).")
+    lr: float = Field(
+        1e-4,
+        gt=0,
+        description="Peak learning rate (AdamW, warm-up then cosine); small, as training starts at a good linear model.",
+    )
     weight_decay: float = Field(0.05, ge=0, description="Decoupled weight decay.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
-    patience: int = Field(15, ge=1, description="Epochs without a better validation score before stopping.")
+    patience: int = Field(10, ge=1, description="Epochs without a better validation score before stopping.")
     clip_norm: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    average: float = Field(
+        0.95,
+        ge=0,
+        lt=1,
+        description="Decay per step of the running mean of the weights, which is what is kept; 0: the last weights.",
+    )
 
 
 class Ntcl(Optimiser):
@@ -86,7 +100,7 @@ class Ntcl(Optimiser):
     )
     horizon: int = Field(2, ge=1, description="Steps ahead that L_pred predicts (K).")
     temperature: float = Field(0.1, gt=0, description="Temperature at the start; it is learned.")
-    hrf_lr: float = Field(5e-3, gt=0, description="Learning rate of the haemodynamic parameters.")
+    hrf_lr: float = Field(5e-4, gt=0, description="Learning rate of the haemodynamic parameters.")
 
 
 class VqTerms(Section):
@@ -104,15 +118,13 @@ class VqTerms(Section):
 class Vq(Optimiser):
     """Stage 2: vector quantisation with DynaSyncMM-EMA."""
 
-    epochs: int = Field(30, ge=1, description="Most epochs.")
     lr: float = Field(2e-3, gt=0, description="Peak learning rate of what stage 2 adds.")
     encoder_lr: float = Field(
-        0.05, ge=0, description="Learning rate of the stage-1 weights as a share of lr; 0 freezes them."
+        0.01, ge=0, description="Learning rate of the stage-1 weights as a share of lr; 0 freezes them."
     )
-    patience: int = Field(10, ge=1, description="Epochs without a better validation score before stopping.")
     codes: int = Field(64, ge=2, description="Codes per level and depth.")
     code_dim: int = Field(16, ge=1, description="Width of the codes.")
-    depth: int = Field(2, ge=1, description="Residual depth R.")
+    depth: int = Field(4, ge=1, description="Residual depth R.")
     decay: float = Field(0.99, gt=0, lt=1, description="Decay of the moving averages (gamma).")
     tau: float = Field(0.5, gt=0, description="Temperature of the dynamic modality weights.")
     dynamic: bool = Field(

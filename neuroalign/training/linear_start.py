@@ -1,30 +1,63 @@
-r"""The linear model that training starts from: regularised canonical correlations in the network's own weights.
+r"""The linear model that training starts from: one regularised canonical correlation in the network's own weights.
 
 On brain data of realistic size, regularised linear models are hard to beat. The network contains one (its blocks are the
 identity at first), and this module sets that one by closed form on the training pairs:
 
-1. delays (`adaptive` only): gradient ascent on the sum of squared shrunk canonical correlations of each level;
-2. per level, brain and video maps that give canonical variates, each side scaled by :math:`\rho^{1/2}`;
-3. the joint read-out: the same for all levels' tokens together.
+1. delays (`adaptive` only): the most probable response of each level, by gradient ascent on its canonical
+   correlations with the video and a prior around the canonical response;
+2. a canonical correlation analysis of all brain levels with all video levels. How much each side is shrunk, and how directions
+   are weighed, is chosen by cross-validation inside the training clips (`choose_recipe`): with all of the shrinkage on
+   the video's side it is ridge regression to the features, with none it is plain CCA, and data differ in which they want;
+3. its maps, cut into levels, become the patches and the video maps; tokens of all levels add up to the canonical variates.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
+from neuroalign.models.encoders.haemodynamic import CANONICAL_DELAY_S, CANONICAL_DISPERSION_S
+from neuroalign.models.losses.contrast import Content
 from neuroalign.models.model import FMRI, VIDEO, BrainInput, NeuroAlign
 from neuroalign.training.data import TrainingData
+from neuroalign.training.validation import rank_quality
 
 log = logging.getLogger(__name__)
 
 _FIT_STEPS = 80
 _FIT_RATE = 0.05
 _MOST_WINDOWS = 2000
-_SHIFT_PENALTY = 0.02
 _REST = 1e-2
+_FOLDS = 4
+_PURGE_S = 20.0
+# Standard deviations of the prior of the response: delays across cortex and people (Handwerker et al. 2004).
+_DELAY_SD_S, _LOG_DISPERSION_SD, _SHIFT_SD_S = 2.0, 0.2, 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the canonical correlation analysis is regularised.
+
+    Attributes
+    ----------
+    brain, video : float
+        Shrinkage of each side's covariance towards its mean variance.
+    power : float
+        Both sides' variates are multiplied by the canonical correlation to this power.
+    """
+
+    brain: float = 0.3
+    video: float = 0.9
+    power: float = 0.5
+
+
+RECIPES = tuple(Recipe(*values) for values in product((0.1, 0.3, 0.6), (0.1, 0.3, 0.6, 0.9), (0.5, 1.0)))
 
 
 def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
@@ -35,51 +68,177 @@ def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
     return (1 - shrinkage) * covariance + (shrinkage + 1e-4) * mean * eye
 
 
-def _inverse_root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ torch.diag(values.clamp(min=1e-10).rsqrt()) @ vectors.T
-
-
-def canonical_maps(x: Tensor, y: Tensor, dim: int, shrinkage: float) -> tuple[Tensor, Tensor]:
-    r"""Maps A (inputs of x, dim) and B (inputs of y, dim) of a shrunk canonical correlation analysis.
-
-    .. math:: C_{xx}^{-1/2} C_{xy} C_{yy}^{-1/2} = U R V^\top, \quad
-              A = C_{xx}^{-1/2} U R^{1/2}, \quad B = C_{yy}^{-1/2} V R^{1/2}
-
-    so that :math:`A^\top x \cdot B^\top y = \sum_i \rho_i u_i v_i`. Directions beyond the rank are filled with zeros.
-
-    Parameters
-    ----------
-    x, y : Tensor (samples, inputs)
-    dim : int
-    shrinkage : float
-    """
-    x, y = (x - x.mean(0)).double(), (y - y.mean(0)).double()
-    n = len(x)
-    x_root = _inverse_root(shrunk(x.T @ x / n, shrinkage))
-    y_root = _inverse_root(shrunk(y.T @ y / n, shrinkage))
-    u, r, vt = torch.linalg.svd(x_root @ (x.T @ y / n) @ y_root, full_matrices=False)
-    rank = min(dim, len(r))
-    sign = torch.sign(u[u.abs().argmax(dim=0), torch.arange(u.shape[1])])
-    root = r[:rank].clamp(min=0).sqrt() * sign[:rank]
-    a, b = x.new_zeros(x.shape[1], dim), y.new_zeros(y.shape[1], dim)
-    a[:, :rank] = x_root @ u[:, :rank] * root
-    b[:, :rank] = y_root @ vt[:rank].T * root
-    return a.float(), b.float()
-
-
-def correlation_sum(x: Tensor, y: Tensor, shrinkage: float) -> Tensor:
+def correlation_sum(x: Tensor, y: Tensor, brain: float, video: float) -> Tensor:
     r"""Sum of squared shrunk canonical correlations, :math:`\mathrm{tr}(C_{xx}^{-1} C_{xy} C_{yy}^{-1} C_{yx})`."""
     x, y = x - x.mean(0), y - y.mean(0)
     n = len(x)
     cross = x.T @ y / n
-    left = torch.linalg.solve(shrunk(x.T @ x / n, shrinkage), cross)
-    right = torch.linalg.solve(shrunk(y.T @ y / n, shrinkage), cross.T)
+    left = torch.linalg.solve(shrunk(x.T @ x / n, brain), cross)
+    right = torch.linalg.solve(shrunk(y.T @ y / n, video), cross.T)
     return (left * right.T).sum()
 
 
-def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Generator) -> None:
-    """Set delays, maps, mixing read-outs and pools of a fresh network from the training pairs.
+class Canonical:
+    r"""Shrunk canonical correlation analysis for many regularisations at the price of one decomposition.
+
+    .. math:: C_{xx}^{-1/2} C_{xy} C_{yy}^{-1/2} = U R V^\top, \quad
+              A = C_{xx}^{-1/2} U R^p, \quad B = C_{yy}^{-1/2} V R^p
+
+    Parameters
+    ----------
+    x : Tensor (samples, units)
+    y : Tensor (samples, features)
+    owner : int Tensor (samples,)
+        Whose units a sample holds: samples of different owners share the features' maps, not the units' (voxels). All
+        zero where units are shared.
+
+    Notes
+    -----
+    With several owners this is the analysis of a matrix in which each has units of its own, zero in the samples of others;
+    its covariance is block-diagonal, so that only blocks are decomposed.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, owner: Tensor):
+        x, y = x.double(), y.double()
+        self.y_values, y_vectors = _spectrum(y - y.mean(0))
+        self.y_vectors = y_vectors
+        self.blocks = []
+        for number in range(int(owner.max()) + 1):
+            mine = owner == number
+            share = float(mine.double().mean())
+            a, b = x[mine] - x[mine].mean(0), y[mine] - y[mine].mean(0)
+            values, vectors = _spectrum(a)
+            cross = vectors.T @ (a.T @ b / len(a)) @ y_vectors
+            self.blocks.append((share, values, vectors, cross))
+
+    def maps(self, recipe: Recipe, dim: int) -> tuple[Tensor, Tensor]:
+        """Maps A (owners, units, dim) and B (features, dim); directions beyond the rank are zero."""
+        y_scale = _inverse_root(self.y_values, recipe.video)
+        white = []
+        for share, values, _, cross in self.blocks:
+            white.append(
+                math.sqrt(share) * _inverse_root(values, recipe.brain)[:, None] * cross * y_scale[None]
+            )
+        squares, v = torch.linalg.eigh(sum(w.T @ w for w in white))
+        rank = min(dim, len(squares), sum(len(w) for w in white))
+        r = squares.flip(0)[:rank].clamp(min=0).sqrt()
+        v = v.flip(1)[:, :rank]
+        b = self.y_vectors @ (y_scale[:, None] * v)
+        # Signs of singular vectors are arbitrary; fixing them keeps results equal across linear-algebra libraries.
+        sign = torch.sign(b[b.abs().argmax(dim=0), torch.arange(rank)])
+        weight = sign * r**recipe.power
+        unit = r.clamp(min=1e-6)
+        maps_x = self.blocks[0][2].new_zeros(len(white), len(self.blocks[0][1]), dim)
+        maps_y = b.new_zeros(len(b), dim)
+        maps_y[:, :rank] = b * weight
+        for number, (w, (share, values, vectors, _)) in enumerate(zip(white, self.blocks, strict=True)):
+            u = w @ v / unit
+            scale = _inverse_root(values, recipe.brain)[:, None] / math.sqrt(share)
+            maps_x[number, :, :rank] = vectors @ (scale * u) * weight
+        return maps_x.float(), maps_y.float()
+
+
+def _spectrum(centred: Tensor) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    return values.clamp(min=0), vectors
+
+
+def _inverse_root(values: Tensor, shrinkage: float) -> Tensor:
+    mean = values.mean().clamp(min=1e-8)
+    return ((1 - shrinkage) * values + (shrinkage + 1e-4) * mean).rsqrt()
+
+
+@dataclass
+class Samples:
+    """What a linear model is fitted on.
+
+    Attributes
+    ----------
+    x : Tensor (n, steps, units)
+        Brain windows on clip steps.
+    y : Tensor (contents, steps, features)
+    clip : int Tensor (n,)
+        Row of `y` of each window.
+    subject : int Tensor (n,)
+    shared : bool
+        Whether units mean the same in every subject.
+    """
+
+    x: Tensor
+    y: Tensor
+    clip: Tensor
+    subject: Tensor
+    shared: bool
+
+    def fit(self, rows: Tensor) -> Canonical:
+        """Analyse the windows at `rows`, step by step."""
+        steps = self.x.shape[1]
+        owner = torch.zeros_like(self.subject) if self.shared else self.subject
+        return Canonical(
+            self.x[rows].flatten(0, 1),
+            self.y[self.clip[rows]].flatten(0, 1),
+            owner[rows].repeat_interleave(steps),
+        )
+
+    def quality(self, maps: tuple[Tensor, Tensor], rows: Tensor) -> float:
+        """Retrieval of the clips of some windows by the maps, mean over subjects."""
+        a, b = maps
+        found = []
+        for person in torch.unique(self.subject[rows]):
+            mine = rows[self.subject[rows] == person]
+            gallery, own = torch.unique(self.clip[mine], return_inverse=True)
+            brain = self.x[mine] @ a[0 if self.shared else person]
+            scores = _cosines(brain.flatten(1), (self.y[gallery] @ b).flatten(1))
+            found.append(rank_quality(scores.numpy(), own.numpy()))
+        return sum(found) / len(found)
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    a, b = (torch.nn.functional.normalize(v - v.mean(0), dim=1) for v in (a, b))
+    return a @ b.T
+
+
+def folds(content: Content, clip: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows to fit and to judge, for contiguous parts of the training content.
+
+    Clips of the same stimulus near a judged one take no part in the fit.
+
+    Parameters
+    ----------
+    content : Content
+        Of every clip.
+    clip : int Tensor (n,)
+        Clip of each window.
+    """
+    clips = torch.unique(clip)
+    order = sorted(clips.tolist(), key=lambda c: (int(content.stimulus[c]), float(content.start_s[c])))
+    for held in torch.tensor(order).tensor_split(_FOLDS):
+        near = (content.stimulus[clip][:, None] == content.stimulus[held][None]) & (
+            (content.start_s[clip][:, None] - content.start_s[held][None]).abs() <= _PURGE_S
+        )
+        yield torch.nonzero(~near.any(dim=1))[:, 0], torch.nonzero(torch.isin(clip, held))[:, 0]
+
+
+def choose_recipe(samples: Samples, content: Content, dim: int) -> Recipe:
+    """The regularisation with the best retrieval over `folds` of the training windows; the default if they are too few."""
+    scores = dict.fromkeys(RECIPES, 0.0)
+    for fit, judged in folds(content, samples.clip):
+        if len(torch.unique(samples.clip[fit])) < 8 or len(torch.unique(samples.clip[judged])) < 4:
+            return Recipe()
+        if not samples.shared and len(torch.unique(samples.subject[fit])) < len(
+            torch.unique(samples.subject)
+        ):
+            return Recipe()
+        model = samples.fit(fit)
+        for recipe in RECIPES:
+            scores[recipe] += samples.quality(model.maps(recipe, dim), judged) / _FOLDS
+    best = max(RECIPES, key=lambda recipe: round(scores[recipe], 6))
+    log.info("linear start: %s, cross-validated quality %.3f", best, scores[best])
+    return best
+
+
+def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Generator) -> Recipe:
+    """Set delays, maps and pools of a fresh network from the training pairs.
 
     Parameters
     ----------
@@ -89,39 +248,35 @@ def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Gener
         Only ``data.train`` is looked at.
     generator : torch.Generator
         Fills directions beyond the rank with small noise, so that they can be learned.
+
+    Returns
+    -------
+    Recipe
+        What was chosen.
     """
-    encoder = network.architecture.encoder
-    dim, shrinkage = encoder["dim"], encoder["shrinkage"]
+    architecture = network.architecture
+    dim = architecture.encoder["dim"]
     rows = torch.randperm(len(data.train.clip), generator=generator)[:_MOST_WINDOWS].sort().values
     brain, clip = data.train.brain.take(rows), data.train.clip[rows]
-    video = [data.video[level][clip] for level in network.architecture.video_levels]
-
-    mixing = network.encoders[VIDEO].mixing
-    with torch.no_grad():
-        mix = mixing.logits.softmax(dim=1)
-    heard = [torch.cat([w * x for w, x in zip(row, video, strict=True)], dim=-1) for row in mix]
+    video = torch.cat([data.video[level] for level in architecture.video_levels], dim=-1)
     if network.haemodynamic is not None:
-        _fit_response(network, brain, heard, shrinkage)
-
+        _fit_response(network, brain, video[clip])
     with torch.no_grad():
-        x = [_resampled(network, brain, level) for level in range(len(heard))]
-        _set_video_maps(network, x, video, mix, generator)
-        y = mixing.mix(network.encoders[VIDEO].local_tokens(_named(network, video)))
-        for level, patch in enumerate(network.encoders[FMRI].patches):
-            patch_maps, readout = _level_maps(network, x[level], y[:, :, level], brain.subject, shrinkage)
-            patch.weight.copy_(patch_maps + _noise(patch_maps, generator))
-            mixing.readout[level].copy_(readout + _noise(readout, generator))
-        network.eval()
-        tokens_x = network.encode_fmri(brain).tokens.flatten(0, 1).flatten(1)
-        tokens_y = network.encoders[VIDEO](_named(network, video)).flatten(0, 1).flatten(1)
-        network.train()
-        a, b = canonical_maps(tokens_x, tokens_y, dim, shrinkage)
-        network.pools[FMRI].levels.copy_((a + _noise(a, generator)).view(-1, dim, dim))
-        network.pools[VIDEO].levels.copy_((b + _noise(b, generator)).view(-1, dim, dim))
-
-
-def _named(network: NeuroAlign, video: list[Tensor]) -> dict[str, Tensor]:
-    return dict(zip(network.architecture.video_levels, video, strict=True))
+        x = torch.cat([_resampled(network, brain, level) for level in architecture.brain_levels], dim=-1)
+        samples = Samples(x, video, clip, brain.subject, architecture.shared_units)
+        recipe = choose_recipe(samples, data.content, dim)
+        a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)
+        widths = list(architecture.brain_levels.values())
+        for patch, part in zip(network.encoders[FMRI].patches, a.split(widths, dim=1), strict=True):
+            patch.weight.copy_(part + _noise(part, generator))
+        # Brain levels hear several video levels; what they hear of each adds up to one.
+        heard = network.encoders[VIDEO].mixing.logits.softmax(dim=1).sum(dim=0)
+        features = list(architecture.video_levels.values())
+        for weight, part, total in zip(network.encoders[VIDEO].maps, b.split(features), heard, strict=True):
+            weight.copy_((part + _noise(part, generator)) / total)
+        for pool in network.pools.values():
+            pool.levels.copy_(torch.eye(dim).expand_as(pool.levels))
+    return recipe
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -129,63 +284,52 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
     return _REST * size * torch.randn(like.shape, generator=generator)
 
 
-def _resampled(network: NeuroAlign, brain: BrainInput, level: int) -> Tensor:
+def _resampled(network: NeuroAlign, brain: BrainInput, level: str) -> Tensor:
     """Inputs of one level on clip steps: (n, steps, inputs). Resampling and linear maps commute."""
-    name = list(network.architecture.brain_levels)[level]
-    x = torch.where(brain.valid[..., None], brain.levels[name], 0.0)
+    x = torch.where(brain.valid[..., None], brain.levels[level], 0.0)
     layer = network.haemodynamic
     if layer is None:
         return network.encoders[FMRI].resample(
             x[:, :, None], brain.times, brain.valid, network.step_times, brain.subject
         )[:, :, 0]
-    bias = layer.bias(brain.times, network.step_times, brain.subject)[..., level]
+    number = list(network.architecture.brain_levels).index(level)
+    bias = layer.bias(brain.times, network.step_times, brain.subject)[..., number]
     weights = bias.masked_fill(~brain.valid[:, None], -1e9).softmax(dim=2) * brain.valid[:, None]
     return weights @ x
 
 
-def _fit_response(network: NeuroAlign, brain: BrainInput, heard: list[Tensor], shrinkage: float) -> None:
-    layer = network.haemodynamic
+def _fit_response(network: NeuroAlign, brain: BrainInput, video: Tensor) -> None:
+    """The most probable delays, dispersions and shifts: N/2 times the squared correlations, plus the log prior.
+
+    N counts volumes, as those, not the finer steps, are samples of the brain.
+    """
+    layer, start = network.haemodynamic, Recipe()
+    volumes = _volumes_in_clips(network, brain)
     optimiser = torch.optim.Adam(layer.haemodynamic_parameters(), lr=_FIT_RATE)
-    targets = [y.flatten(0, 1) for y in heard]
+    target = video.flatten(0, 1)
     for step in range(_FIT_STEPS):
         optimiser.param_groups[0]["lr"] = _FIT_RATE * (1 - step / _FIT_STEPS)
         optimiser.zero_grad()
         shared = sum(
-            correlation_sum(_resampled(network, brain, level).flatten(0, 1), y, shrinkage)
-            for level, y in enumerate(targets)
+            correlation_sum(_resampled(network, brain, level).flatten(0, 1), target, start.brain, start.video)
+            for level in network.architecture.brain_levels
         )
-        (_SHIFT_PENALTY * layer.shifts().square().sum() - shared).backward()
+        prior = ((layer.log_delay.exp() - CANONICAL_DELAY_S) / _DELAY_SD_S).square().sum()
+        prior = (
+            prior
+            + ((layer.log_dispersion - math.log(CANONICAL_DISPERSION_S)) / _LOG_DISPERSION_SD).square().sum()
+        )
+        prior = prior + (layer.shifts() / _SHIFT_SD_S).square().sum()
+        (0.5 * prior - 0.5 * volumes * shared).backward()
         optimiser.step()
     log.info("linear start: time to peak %s s", [round(float(d), 2) for d in layer.log_delay.detach().exp()])
 
 
-def _set_video_maps(
-    network: NeuroAlign, x: list[Tensor], video: list[Tensor], mix: Tensor, generator: torch.Generator
-) -> None:
-    """Video maps: the directions of each level's features that covary most with the brain levels listening to it."""
-    for k, (features, weight) in enumerate(zip(video, network.encoders[VIDEO].maps, strict=True)):
-        y = features.flatten(0, 1)
-        y = y - y.mean(0)
-        cross = torch.cat([mix[level, k] * (xl.flatten(0, 1).T @ y) / len(y) for level, xl in enumerate(x)])
-        basis = torch.linalg.svd(cross.double(), full_matrices=False).Vh.T.float()
-        basis = basis * torch.sign(basis[basis.abs().argmax(dim=0), torch.arange(basis.shape[1])])
-        rank = min(basis.shape[1], weight.shape[1])
-        filled = torch.zeros_like(weight)
-        filled[:, :rank] = basis[:, :rank]
-        weight.copy_(filled + _noise(filled, generator))
-
-
-def _level_maps(
-    network: NeuroAlign, x: Tensor, y: Tensor, subject: Tensor, shrinkage: float
-) -> tuple[Tensor, Tensor]:
-    """Brain maps (1 or subjects, inputs, dim) and video read-out (dim, dim) of one level."""
-    dim, width = y.shape[-1], x.shape[-1]
-    shared, people = network.architecture.shared_units, len(network.architecture.subjects)
-    if shared:
-        a, b = canonical_maps(x.flatten(0, 1), y.flatten(0, 1), dim, shrinkage)
-        return a[None], b
-    # Own units: every subject has a block of inputs of its own, so that all share the video's read-out.
-    wide = x.new_zeros(*x.shape[:2], people, width)
-    wide[torch.arange(len(x)), :, subject] = x
-    a, b = canonical_maps(wide.flatten(2).flatten(0, 1), y.flatten(0, 1), dim, shrinkage)
-    return a.view(people, width, dim), b
+def _volumes_in_clips(network: NeuroAlign, brain: BrainInput) -> float:
+    """Volumes that were acquired while the clips ran, all windows together."""
+    steps = network.step_times
+    step_s = float(steps[1] - steps[0]) if len(steps) > 1 else 1.0
+    both = brain.valid[:, 1:] & brain.valid[:, :-1]
+    gaps = (brain.times[:, 1:] - brain.times[:, :-1])[both]
+    repetition_s = float(gaps.median()) if len(gaps) else step_s
+    return len(brain) * min(len(steps), len(steps) * step_s / max(repetition_s, 1e-3))

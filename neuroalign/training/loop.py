@@ -55,6 +55,8 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
 class Trainer:
     """Trains a network epoch by epoch and keeps the best by a validation score.
 
+    What is validated and kept is the running mean of the weights, where the configuration asks for one (`average`).
+
     Parameters
     ----------
     network : nn.Module
@@ -84,6 +86,7 @@ class Trainer:
         self.path, self.fingerprint = folder / CHECKPOINT_FILE, fingerprint
         self.epoch, self.best_epoch, self.best_score = 0, 0, -math.inf
         self.best: dict[str, Tensor] = {}
+        self.mean = {n: p.detach().clone() for n, p in network.named_parameters()} if config.average else {}
         self.history: History = []
 
     def fit(
@@ -128,6 +131,7 @@ class Trainer:
                 parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
                 nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
                 self.optimiser.step()
+                self._average()
                 if after_step is not None:
                     after_step()
                 for name, value in {**terms, "total": loss}.items():
@@ -142,17 +146,37 @@ class Trainer:
         return self.history
 
     def _judge(self, validate: Callable[[int], tuple[float, Iterable[tuple[str, str, float]]]]) -> None:
+        own = self._swap(self.mean)
         score, rows = validate(self.epoch)
         self.history += [(self.epoch, split, term, float(value)) for split, term, value in rows]
         if score > self.best_score:
             self.best_epoch, self.best_score = self.epoch, float(score)
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        self._swap(own)
         log.info("epoch %d: validation %.4f (best %.4f)", self.epoch, score, self.best_score)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the running mean of the weights (Polyak averaging; Izmailov et al. 2018) towards the weights."""
+        for name, parameter in self.network.named_parameters():
+            if name in self.mean:
+                self.mean[name].lerp_(parameter.detach(), 1 - self.config.average)
+
+    @torch.no_grad()
+    def _swap(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put values in place of parameters and return what was there."""
+        before = {}
+        for name, parameter in self.network.named_parameters():
+            if name in values:
+                before[name] = parameter.detach().clone()
+                parameter.copy_(values[name])
+        return before
 
     def write_checkpoint(self) -> None:
         """Write everything needed to go on exactly, as one safetensors file with JSON metadata."""
         tensors = {f"network.{n}": v for n, v in self.network.state_dict().items()}
         tensors |= {f"best.{n}": v for n, v in self.best.items()}
+        tensors |= {f"mean.{n}": v for n, v in self.mean.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{n}": v for n, v in state.items()}
         tensors["rng.torch"] = torch.get_rng_state()
@@ -186,6 +210,7 @@ class Trainer:
         self.network.load_state_dict(_strip(tensors, "network."))
         device = next(self.network.parameters()).device
         self.best = {n: v.to(device) for n, v in _strip(tensors, "best.").items()}
+        self.mean = {n: v.to(device) for n, v in _strip(tensors, "mean.").items()}
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _strip(tensors, "optimiser.").items():
             index, part = name.split(".")

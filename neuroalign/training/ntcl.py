@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -131,18 +130,6 @@ def architecture_of(pairs: PairedDataset, scalers: Scalers, config: Ntcl) -> Arc
     )
 
 
-def geometry_of(pairs: PairedDataset) -> dict[str, Any]:
-    """How the clips of a paired dataset were cut, as far as its arrays tell."""
-    first = next(iter(pairs.brain.values()))
-    duration = float(pairs.clips["duration_s"].max())
-    if first.aligned:
-        hrf: dict[str, Any] = {"method": "glm" if first.times.shape[1] == 1 < pairs.steps else "none"}
-    else:
-        last = max(float(w.times[w.valid].max()) for w in pairs.brain.values())
-        hrf = {"method": "adaptive", "window_s": [0.0, max(0.0, float(np.ceil(last - duration)))]}
-    return {"duration_s": duration, "step_s": duration / pairs.steps, "hrf": hrf}
-
-
 def fingerprint(config: Any, seed: int, data: TrainingData) -> str:
     """Identifies what a checkpoint may be resumed with."""
     digest = hashlib.blake2b(json.dumps([config, seed], sort_keys=True).encode(), digest_size=12)
@@ -163,7 +150,7 @@ def train_ntcl(
     seed: int,
     *,
     made_by: dict,
-    geometry: dict[str, Any] | None = None,
+    geometry: dict[str, Any],
 ) -> None:
     """Train stage 1 and write ``model.safetensors``, ``model.json``, ``history.tsv`` and ``delays.tsv``.
 
@@ -177,9 +164,9 @@ def train_ntcl(
     seed : int
     made_by : dict
         Provenance, kept in ``model.json``.
-    geometry : dict, optional
-        `duration_s`, `step_s`, `hrf`: how clips were cut, so that the trained model can cut new ones. By default
-        what the arrays tell (which is not the lag of ``hrf.method: shift``).
+    geometry : dict
+        `duration_s`, `step_s`, `hrf`: how clips were cut (`pairs.build.read_geometry`), so that the trained model can
+        cut new ones.
     """
     out, stage = Path(out), config.ntcl
     device = resolve_device(config)
@@ -209,7 +196,7 @@ def train_ntcl(
                 if "fused" not in name
             ]
             rows += [("validation", name, v) for name, v in validation_terms(network, data, stage).items()]
-            return found["continuous_mrr"], rows
+            return found["continuous_quality"], rows
 
         history = trainer.fit(len(data.train.clip), step, validate)
         scores, centres = validation_scores(network, data, config.vq.near_steps)
@@ -220,7 +207,7 @@ def train_ntcl(
         weights,
         centres,
         next(iter(pairs.brain.values())).unit_labels,
-        geometry or geometry_of(pairs),
+        geometry,
         {
             "stage": "ntcl",
             "seed": seed,

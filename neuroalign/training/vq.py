@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuroalign.config.train import Train, Vq
 from neuroalign.io import write_tsv
-from neuroalign.models.losses.contrast import soft_targets
+from neuroalign.models.losses.contrast import Content, soft_targets
 from neuroalign.models.losses.prediction import prediction_loss
 from neuroalign.models.model import FMRI, VIDEO, Encoded, NeuroAlign
 from neuroalign.models.quantise.losses import code_agreement, commitment, reconstruction
@@ -24,6 +24,7 @@ from neuroalign.models.trained import TrainedModel, load
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.training.data import Batch, TrainingData, take_batch, to_tensors
 from neuroalign.training.device import precision, resolve_device
+from neuroalign.training.linear_start import Samples, choose_recipe
 from neuroalign.training.loop import Trainer, history_table, parameter_groups
 from neuroalign.training.ntcl import delay_table, encode, fingerprint, ntcl_loss, ntcl_terms
 from neuroalign.training.seeds import seeded
@@ -87,10 +88,10 @@ def vq_loss(terms: dict[str, Tensor], config: Vq) -> Tensor:
 def train_vq(
     pairs: PairedDataset, ntcl_dir: Path, out: Path, config: Train, seed: int, *, made_by: dict
 ) -> None:
-    """Train stage 2 and write the files of stage 1 plus ``codes.tsv`` and ``usage.tsv``.
+    """Train stage 2 and write the files of stage 1 plus ``codes.tsv``, ``code_clips.tsv`` and ``usage.tsv``.
 
-    The epoch is chosen by the mean of the continuous and the quantised MRR on validation; then alpha and beta of the
-    score by the fused MRR.
+    The epoch is chosen by the mean of the continuous and the quantised score's `rank_quality` on validation; then alpha and
+    beta of the score by `choose_weights`.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def train_vq(
             found = mean_retrieval(scores, start.weights)
             rows = [("validation", name, value) for name, value in found.items() if "fused" not in name]
             rows += [("usage", name, value) for name, value in usage(network, data).items()]
-            return 0.5 * (found["continuous_mrr"] + found["quantised_mrr"]), rows
+            return 0.5 * (found["continuous_quality"] + found["quantised_quality"]), rows
 
         history = trainer.fit(
             len(data.train.clip), step, validate, lambda: network.quantiser.update(latest, generator)
@@ -160,17 +161,32 @@ def train_vq(
     write_tsv(out / "history.tsv", history_table([row for row in history if row[1] != "usage"]))
     write_tsv(out / "usage.tsv", usage_table([row for row in history if row[1] == "usage"], levels))
     write_tsv(out / "codes.tsv", code_assignments(model, pairs))
+    write_tsv(out / "code_clips.tsv", code_clips(model, pairs))
     write_tsv(out / "delays.tsv", delay_table(network))
     model.save(out)
 
 
 @torch.no_grad()
 def _start_codebooks(network: NeuroAlign, data: TrainingData, generator: torch.Generator) -> None:
-    """k-means codebooks on training tokens of both modalities."""
+    """Projections at the canonical directions of each level's tokens, then k-means codebooks of both modalities.
+
+    A code is shared by a brain token and its video token only where both are projected to the same place: that is what
+    the canonical directions are. They are regularised by cross-validation, as at the start of stage 1.
+    """
     rows = torch.randperm(len(data.train.clip), generator=generator)[:_START_WINDOWS]
     batch = take_batch(data, data.train, rows.to(data.train.clip.device))
     network.eval()
     tokens = {FMRI: network.encode_fmri(batch.brain).tokens, VIDEO: network.encode_video(batch.video).tokens}
+    if network.architecture.encoder["linear_start"]:
+        projections = network.quantiser.projections
+        for level in range(tokens[FMRI].shape[2]):
+            x, y = (tokens[m][:, :, level].cpu() for m in (FMRI, VIDEO))
+            samples = Samples(x, y, batch.own.cpu(), batch.brain.subject.cpu(), shared=True)
+            content = Content(*(value.cpu() for value in vars(batch.columns).values()))
+            width = projections[FMRI].shape[-1]
+            maps = samples.fit(torch.arange(len(x))).maps(choose_recipe(samples, content, width), width)
+            projections[FMRI][level] = maps[0][0].to(projections[FMRI].device)
+            projections[VIDEO][level] = maps[1].to(projections[VIDEO].device)
     network.quantiser.start_from(tokens, generator)
     network.train()
 
@@ -183,12 +199,13 @@ def usage(network: NeuroAlign, data: TrainingData) -> dict[str, float]:
     dict
         Keys ``level/depth/measure`` with numbers for level and depth; measures are `perplexity` and
         `used_share` of all tokens, the same by modality (``perplexity_fmri`` ...), and `same_code_share`, the share of
-        paired tokens (same clip, step, level) that take the same code at this depth and at all depths before.
+        paired tokens (same clip, step, level) that take the same code at this depth and at all depths before, and
+        `same_code_chance`, that share if the two modalities drew their codes independently.
     """
     brain, video, own = validation_embeddings(network, data)
     out = {}
     levels, depths = brain.index.shape[2:]
-    size = network.architecture.vq["codes"]
+    size, chance = network.architecture.vq["codes"], {}
     for level in range(levels):
         same = np.ones(brain.index.shape[:2], bool)
         for depth in range(depths):
@@ -196,6 +213,9 @@ def usage(network: NeuroAlign, data: TrainingData) -> dict[str, float]:
             same = same & (taken[FMRI] == taken[VIDEO][own])
             counts = {m: np.bincount(t.ravel(), minlength=size) for m, t in taken.items()}
             found = {"same_code_share": float(same.mean())}
+            shares = [count / max(count.sum(), 1) for count in counts.values()]
+            chance[level] = chance.get(level, 1.0) * float(np.prod(shares, axis=0).sum())
+            found["same_code_chance"] = chance[level]
             for suffix, count in [("", sum(counts.values())), *((f"_{m}", c) for m, c in counts.items())]:
                 found[f"perplexity{suffix}"] = perplexity(count)
                 found[f"used_share{suffix}"] = float((count > 0).mean())
@@ -252,6 +272,43 @@ def code_assignments(model: TrainedModel, pairs: PairedDataset, split: str | Non
         for code, n in enumerate(count)
     ]
     return pd.DataFrame(records, columns=["level", "depth", "code", "modality", "count"])
+
+
+def code_clips(model: TrainedModel, pairs: PairedDataset, codes: int = 12, clips: int = 8) -> pd.DataFrame:
+    """The clips that take the most used codes of the first depth: level, depth, code, clip_id, count.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        Of stage 2.
+    pairs : PairedDataset
+        Its train and validation splits are looked at.
+    codes, clips : int
+        Most codes per level, and most clips per code. Every presentation's brain tokens count, and its video tokens.
+    """
+    levels, ids = list(model.network.architecture.brain_levels), pairs.video.clip_ids
+    size = model.network.architecture.vq["codes"]
+    counts = np.zeros((len(levels), size, len(ids)), np.int64)
+    for subject in pairs.subjects:
+        for split in ("train", "validation"):
+            windows, rows = pairs.of(subject, split)
+            if not len(rows):
+                continue
+            video = model.embed_video({name: x[rows] for name, x in pairs.video.levels.items()})
+            for found in (model.embed_fmri(windows, subject), video):
+                for level in range(len(levels)):
+                    first = found.index[:, :, level, 0]
+                    np.add.at(counts[level], (first, np.broadcast_to(rows[:, None], first.shape)), 1)
+    records = []
+    for level, name in enumerate(levels):
+        for code in np.argsort(-counts[level].sum(axis=1), kind="stable")[:codes]:
+            users = np.argsort(-counts[level, code], kind="stable")[:clips]
+            records += [
+                (name, 1, int(code), ids[user], int(counts[level, code, user]))
+                for user in users
+                if counts[level, code, user]
+            ]
+    return pd.DataFrame(records, columns=["level", "depth", "code", "clip_id", "count"])
 
 
 def _count(

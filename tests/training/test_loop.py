@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from neuroalign.config.train import Optimiser, Train
 from neuroalign.errors import UserError
-from neuroalign.training.data import batch_rows
+from neuroalign.models.losses.contrast import Content
+from neuroalign.models.model import NeuroAlign
+from neuroalign.training.data import batch_rows, fit_scalers, to_tensors
 from neuroalign.training.device import resolve_device
-from neuroalign.training.linear_start import canonical_maps, correlation_sum
-from neuroalign.training.loop import parameter_groups, warmup_cosine
-from neuroalign.training.validation import retrieval
+from neuroalign.training.linear_start import RECIPES, Canonical, Recipe, correlation_sum, folds, start_linear
+from neuroalign.training.loop import Trainer, parameter_groups, warmup_cosine
+from neuroalign.training.ntcl import architecture_of
+from neuroalign.training.seeds import seeded
+from neuroalign.training.validation import ValidationScores, choose_weights, rank_quality, retrieval
 from neuroalign.training.vq import perplexity
 
 
@@ -63,18 +67,136 @@ def test_constant_scores_are_no_better_than_the_middle_rank():
     assert retrieval(np.zeros((9, 9)), np.arange(9))["mrr"] == pytest.approx(1 / 5)
 
 
-def test_canonical_maps_match_singular_values_of_the_whitened_covariance():
+def correlated(n: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Five inputs and four outputs with two canonical correlations of the root of one half."""
     rng = np.random.default_rng(0)
-    shared = rng.standard_normal((4000, 2))
-    x = torch.tensor(np.c_[shared, rng.standard_normal((4000, 3))] @ rng.standard_normal((5, 5)))
-    y = torch.tensor(np.c_[shared + rng.standard_normal((4000, 2)), rng.standard_normal((4000, 2))])
-    a, b = canonical_maps(x, y, 6, 0.0)
-    u, v = (x - x.mean(0)).numpy() @ a.numpy(), (y - y.mean(0)).numpy() @ b.numpy()
+    shared = rng.standard_normal((n, 2))
+    x = torch.tensor(np.c_[shared, rng.standard_normal((n, 3))] @ rng.standard_normal((5, 5)))
+    y = torch.tensor(np.c_[shared + rng.standard_normal((n, 2)), rng.standard_normal((n, 2))])
+    return x - x.mean(0), y - y.mean(0)
+
+
+def test_canonical_maps_match_singular_values_of_the_whitened_covariance():
+    x, y = correlated()
+    a, b = Canonical(x, y, torch.zeros(len(x), dtype=torch.long)).maps(Recipe(0.0, 0.0, 0.5), 6)
+    u, v = x.numpy() @ a[0].numpy(), y.numpy() @ b.numpy()
     correlations = np.array([np.corrcoef(u[:, i], v[:, i])[0, 1] for i in range(4)])
     np.testing.assert_allclose(correlations[:2], np.sqrt(0.5), atol=0.03)
     assert (np.abs(correlations[2:]) < 0.1).all()
-    assert float(a[:, 4:].abs().sum()) == 0.0
-    np.testing.assert_allclose(float(correlation_sum(x, y, 0.0)), (correlations**2).sum(), rtol=0.01)
+    assert float(a[0, :, 4:].abs().sum()) == 0.0
+    np.testing.assert_allclose(float(correlation_sum(x, y, 0.0, 0.0)), (correlations**2).sum(), rtol=0.01)
+    # Variates have unit variance times the power of their correlation.
+    np.testing.assert_allclose(u[:, :2].std(0), np.sqrt(correlations[:2]), rtol=1e-2)
+
+
+def test_all_shrinkage_on_the_video_side_is_ridge_regression():
+    x, y = correlated(300)
+    a, b = Canonical(x, y, torch.zeros(len(x), dtype=torch.long)).maps(Recipe(0.3, 1.0, 0.5), 6)
+    covariance = (x.T @ x / len(x)).numpy()
+    penalised = 0.7 * covariance + 0.3 * np.trace(covariance) / 5 * np.eye(5)
+    ridge = np.linalg.solve(penalised, (x.T @ y / len(x)).numpy())
+    product = a[0].numpy() @ b.numpy().T
+    np.testing.assert_allclose(product / np.linalg.norm(product), ridge / np.linalg.norm(ridge), atol=2e-3)
+
+
+def test_units_of_ones_own_are_one_wide_analysis():
+    x, y = correlated(600)
+    owner = torch.arange(600) % 2
+    a, b = Canonical(x, y, owner).maps(Recipe(0.0, 0.0, 1.0), 4)
+    wide = torch.zeros(600, 10, dtype=torch.double)
+    for person in (0, 1):
+        mine = owner == person
+        wide[mine, 5 * person : 5 * person + 5] = x[mine] - x[mine].mean(0)
+    naive_a, naive_b = Canonical(wide, y, torch.zeros(600, dtype=torch.long)).maps(Recipe(0.0, 0.0, 1.0), 4)
+    # Means per owner against one mean of all: equal up to the spread of means.
+    np.testing.assert_allclose(
+        a.flatten(0, 1) @ b.T, naive_a[0] @ naive_b.T, atol=0.05 * float((naive_a[0] @ naive_b.T).abs().max())
+    )
+
+
+def test_folds_purge_neighbours_and_judge_every_window_once():
+    content = Content(
+        torch.arange(40), torch.arange(40) // 20, torch.arange(40, dtype=torch.float32) % 20 * 4.0
+    )
+    clip = torch.arange(40).repeat(3)
+    seen = []
+    for fit, judged in folds(content, clip):
+        seen += judged.tolist()
+        a, b = content.take(clip[fit]), content.take(clip[judged])
+        near = (a.stimulus[:, None] == b.stimulus) & ((a.start_s[:, None] - b.start_s).abs() <= 20)
+        assert not near.any()
+    assert sorted(seen) == list(range(120))
+
+
+def test_a_fresh_network_scores_as_the_linear_model_it_starts_from(make_pairs, tiny):
+    pairs = make_pairs(clips=(40, 15, 5), subjects=2, aligned=True)
+    config = tiny({"encoder": {"dim": 48, "depth": 1, "heads": 2}}).ntcl
+    scalers = fit_scalers(pairs, config.encoder)
+    data = to_tensors(pairs, scalers)
+    network = NeuroAlign(architecture_of(pairs, scalers, config)).eval()
+    with seeded(0) as generator:
+        recipe = start_linear(network, data, generator)
+    assert recipe in RECIPES
+    x = torch.cat(list(data.train.brain.levels.values()), dim=-1)
+    y = torch.cat(list(data.video.values()), dim=-1)
+    owner = torch.zeros(x.shape[0] * x.shape[1], dtype=torch.long)
+    a, b = Canonical(x.flatten(0, 1), y[data.train.clip].flatten(0, 1), owner).maps(recipe, 48)
+    with torch.no_grad():
+        brain, video = network.encode_fmri(data.train.brain), network.encode_video(data.video)
+    # Up to the small noise that fills unused directions.
+    for got, wanted in ((brain.steps, x @ a[0]), (video.steps, y @ b)):
+        assert float((got - wanted).norm() / wanted.norm()) < 0.05
+
+
+def test_quality_of_ranks():
+    assert rank_quality(np.eye(9), np.arange(9)) == pytest.approx(1)
+    worst = 1 - np.eye(9)
+    assert rank_quality(worst, np.arange(9)) == pytest.approx(0)
+    assert rank_quality(np.zeros((9, 9)), np.arange(9)) == pytest.approx(1 - np.log(5) / np.log(9))
+
+
+def scores_of(rng: np.random.Generator, **noise: float) -> list[ValidationScores]:
+    """Three people, 30 clips, parts of the score with so much noise."""
+    clips = np.arange(30)
+    return [
+        ValidationScores(
+            {n: np.eye(30) + size * rng.standard_normal((30, 30)) for n, size in noise.items()}, clips, clips
+        )
+        for _ in range(3)
+    ]
+
+
+def test_parts_that_only_add_noise_switch_themselves_off():
+    chosen = []
+    for seed in range(5):
+        scores = scores_of(np.random.default_rng(seed), pooled=0.4, late=5.0, quantised=5.0)
+        chosen.append(choose_weights(scores, 1))
+    assert all(w.alpha >= 0.9 for w in chosen)
+    assert np.mean([w.beta for w in chosen]) <= 0.05
+
+
+def test_a_part_that_clearly_helps_takes_part():
+    weights = choose_weights(scores_of(np.random.default_rng(0), pooled=2.0, late=5.0, quantised=0.3), 1)
+    assert weights.beta > 0.2
+
+
+def test_what_is_kept_is_the_mean_of_the_weights(tmp_path):
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    config = Optimiser(epochs=1, batch_size=2, lr=0.1, weight_decay=0, warmup=0, average=0.5)
+    groups = parameter_groups(network, config, {})
+    trainer = Trainer(network, config, groups, torch.Generator().manual_seed(0), tmp_path, "mark")
+    visited = []
+
+    def step(rows):
+        return (network.weight - 100).square().sum(), {}
+
+    trainer.fit(8, step, lambda epoch: (float(epoch), []), lambda: visited.append(float(network.weight)))
+    mean = 0.0
+    for value in visited:
+        mean = 0.5 * mean + 0.5 * value
+    assert float(network.weight) == pytest.approx(mean, rel=1e-6)
+    assert 0 < mean < visited[-1]
 
 
 def test_perplexity():

@@ -19,10 +19,11 @@ from neuroalign.pairs.store import BrainWindows
 from neuroalign.training import loop
 from neuroalign.training.ntcl import train_ntcl
 from neuroalign.training.validation import retrieval
-from neuroalign.training.vq import code_assignments, train_vq
+from neuroalign.training.vq import code_assignments, code_clips, train_vq
 from neuroalign.video import shards
 
 TRUE_DELAYS = (4.2, 5.2, 6.4)
+GEOMETRY = {"duration_s": 4.0, "step_s": 1.0, "hrf": {"method": "adaptive", "window_s": [0.0, 12.0]}}
 
 
 def measured(model, pairs) -> dict[str, dict[str, float]]:
@@ -42,7 +43,7 @@ def trained(make_pairs, tiny, tmp_path_factory):
     """A branch folder with both stages, trained on the default synthetic data, and these data."""
     pairs, branch = make_pairs(shifts=(-0.5, 0.0, 0.5)), tmp_path_factory.mktemp("seed-0")
     config = tiny({"epochs": 10, "encoder": {"dim": 32, "depth": 1, "heads": 2}})
-    train_ntcl(pairs, branch / "ntcl", config, 0, made_by={"made": "by a test"})
+    train_ntcl(pairs, branch / "ntcl", config, 0, made_by={"made": "by a test"}, geometry=GEOMETRY)
     train_vq(pairs, branch / "ntcl", branch / "vq", config, 0, made_by={})
     return branch, pairs
 
@@ -78,7 +79,7 @@ def test_shuffled_pairing_is_at_chance(make_pairs, tiny, tmp_path):
     for windows in pairs.brain.values():
         order = rng.permutation(len(windows.rows))
         windows.levels = {level: data[order] for level, data in windows.levels.items()}
-    train_ntcl(pairs, tmp_path, tiny({"epochs": 3}), 0, made_by={})
+    train_ntcl(pairs, tmp_path, tiny({"epochs": 3}), 0, made_by={}, geometry=GEOMETRY)
     # 4 x chance bounds what 160 queries reach by luck.
     assert measured(neuroalign.load(tmp_path), pairs)["fused"]["top1"] < 4 / 40
 
@@ -106,21 +107,40 @@ def test_codes_and_usage(trained):
     tokens = 3 * (70 + 25) * 4
     assert (codes.groupby(["level", "depth", "modality"])["count"].sum() == tokens).all()
     usage = pd.read_csv(branch / "vq" / "usage.tsv", sep="\t")
-    assert set(usage["depth"]) == {1, 2}
+    assert set(usage["depth"]) == {1, 2, 3, 4}
     assert usage["perplexity"].between(1, 16).all()
     assert usage["same_code_share"].between(0, 1).all()
     first = usage[usage["depth"] == 1]
-    assert first["same_code_share"].mean() > 1.5 / 16
+    assert (first["same_code_share"] > 1.5 * first["same_code_chance"]).all()
+    assert (first["same_code_chance"] >= 1 / 16 - 1e-9).all()
     assert len(code_assignments(neuroalign.load(branch), pairs, "test")) == len(codes)
+
+
+def test_code_clips_are_the_most_used_codes_and_their_clips(trained):
+    branch, pairs = trained
+    table = pd.read_csv(branch / "vq" / "code_clips.tsv", sep="\t")
+    assert list(table) == ["level", "depth", "code", "clip_id", "count"]
+    codes = pd.read_csv(branch / "vq" / "codes.tsv", sep="\t")
+    codes = codes[codes["depth"] == 1].groupby(["level", "code"], sort=False)["count"].sum()
+    everything = code_clips(neuroalign.load(branch), pairs, codes=16, clips=10**6)
+    total = everything.groupby(["level", "code"])["count"].sum()
+    pd.testing.assert_series_equal(total, codes[codes > 0].sort_index(), check_names=False)
+    for level, part in table.groupby("level"):
+        used = codes[level].sort_values(ascending=False)
+        assert part["code"].nunique() <= 12
+        assert codes[level][part["code"]].min() >= used.iloc[: part["code"].nunique()].min()
+        assert (part.groupby("code").size() <= 8).all()
+    test = set(pairs.clips.loc[pairs.clips["split"] == "test", "clip_id"])
+    assert not test & set(everything["clip_id"])
 
 
 def test_same_code_share_rises_when_modalities_start_apart(make_pairs, tiny, tmp_path):
     pairs = make_pairs(noise=0.3, aligned=True, delays=(5.0,), units=(20,))
     config = tiny(
-        {"epochs": 2, "encoder": {"dim": 16, "depth": 0, "heads": 2, "linear_start": False}},
+        {"epochs": 2, "lr": 1e-3, "encoder": {"dim": 16, "depth": 0, "heads": 2, "linear_start": False}},
         {"epochs": 15, "lr": 1e-2, "encoder_lr": 1.0, "decay": 0.9, "patience": 15, "depth": 1},
     )
-    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={})
+    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={}, geometry=GEOMETRY)
     train_vq(pairs, tmp_path / "ntcl", tmp_path / "vq", config, 0, made_by={})
     share = pd.read_csv(tmp_path / "vq" / "usage.tsv", sep="\t").set_index("epoch")["same_code_share"]
     assert share.iloc[-3:].mean() > 2 * share[0]
@@ -145,7 +165,7 @@ def test_same_seed_same_weights_and_a_killed_run_resumes_exactly(make_pairs, tin
 
     def stage(name: str, branch: Path) -> None:
         if name == "ntcl":
-            train_ntcl(pairs, branch / "ntcl", config, 3, made_by={})
+            train_ntcl(pairs, branch / "ntcl", config, 3, made_by={}, geometry=GEOMETRY)
         else:
             train_vq(pairs, branch / "ntcl", branch / "vq", config, 3, made_by={})
 
@@ -178,13 +198,13 @@ def test_a_checkpoint_of_another_seed_or_a_damaged_one_is_not_taken_up(
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 1)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", lambda *args, **kwargs: None)
-        train_ntcl(pairs, tmp_path / "a", config, 0, made_by={})
+        train_ntcl(pairs, tmp_path / "a", config, 0, made_by={}, geometry=GEOMETRY)
     assert (tmp_path / "a" / loop.CHECKPOINT_FILE).exists()
-    train_ntcl(pairs, tmp_path / "b", config, 1, made_by={})
-    train_ntcl(pairs, tmp_path / "a", config, 1, made_by={})
+    train_ntcl(pairs, tmp_path / "b", config, 1, made_by={}, geometry=GEOMETRY)
+    train_ntcl(pairs, tmp_path / "a", config, 1, made_by={}, geometry=GEOMETRY)
     assert_equal_files(tmp_path / "a", tmp_path / "b")
     (tmp_path / "a" / loop.CHECKPOINT_FILE).write_bytes(b"half a file")
-    train_ntcl(pairs, tmp_path / "a", config, 1, made_by={})
+    train_ntcl(pairs, tmp_path / "a", config, 1, made_by={}, geometry=GEOMETRY)
     assert_equal_files(tmp_path / "a", tmp_path / "b")
 
 
@@ -192,7 +212,7 @@ def test_other_seed_other_weights_and_torch_is_left_alone(make_pairs, tiny, tmp_
     pairs = make_pairs(clips=(20, 8, 3), subjects=2)
     before = torch.get_rng_state()
     for seed in (0, 1):
-        train_ntcl(pairs, tmp_path / str(seed), tiny({"epochs": 1}), seed, made_by={})
+        train_ntcl(pairs, tmp_path / str(seed), tiny({"epochs": 1}), seed, made_by={}, geometry=GEOMETRY)
     assert torch.equal(before, torch.get_rng_state())
     a, b = weights_of(tmp_path / "0"), weights_of(tmp_path / "1")
     assert any(not np.array_equal(a[n], b[n]) for n in a)
@@ -208,7 +228,7 @@ def test_test_split_leaves_no_trace(make_pairs, tiny, tmp_path):
                     data[test[windows.rows]] = 1e3
             for data in pairs.video.levels.values():
                 data[28:] = -1e3
-        train_ntcl(pairs, tmp_path / name, tiny({"epochs": 2}), 0, made_by={})
+        train_ntcl(pairs, tmp_path / name, tiny({"epochs": 2}), 0, made_by={}, geometry=GEOMETRY)
     assert_equal_files(tmp_path / "a", tmp_path / "b")
 
 
@@ -284,7 +304,7 @@ def test_load_says_what_is_wrong(trained, tmp_path):
 def test_every_kind_of_input_trains(make_pairs, tiny, tmp_path, options):
     pairs = make_pairs(clips=(40, 15, 20), subjects=2, **options)
     config = tiny({"epochs": 3}, {"epochs": 2})
-    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={})
+    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={}, geometry=GEOMETRY)
     train_vq(pairs, tmp_path / "ntcl", tmp_path / "vq", config, 0, made_by={})
     model = neuroalign.load(tmp_path)
     assert measured(model, pairs)["fused"]["top1"] > 3 / 20
@@ -311,7 +331,7 @@ def test_fewer_video_levels_padded_volumes_betas_and_censoring(make_pairs, tiny,
     first.valid[:, 4] = False
     for data in first.levels.values():
         data[:, 4] = np.nan
-    train_ntcl(pairs, tmp_path, tiny({"epochs": 2}), 0, made_by={})
+    train_ntcl(pairs, tmp_path, tiny({"epochs": 2}), 0, made_by={}, geometry=GEOMETRY)
     assert measured(neuroalign.load(tmp_path), pairs)["fused"]["top1"] > 5 / 20
 
 
@@ -322,7 +342,7 @@ def test_switched_off_terms_are_absent(make_pairs, tiny, tmp_path):
     config = tiny(
         {"epochs": 1, "terms": off, "soften_s": 0}, {"epochs": 1, "terms": vq_off, "dynamic": False}
     )
-    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={})
+    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={}, geometry=GEOMETRY)
     train_vq(pairs, tmp_path / "ntcl", tmp_path / "vq", config, 0, made_by={})
     for stage, expected in (("ntcl", {"global", "total"}), ("vq", {"agreement", "total"})):
         history = pd.read_csv(tmp_path / stage / "history.tsv", sep="\t")
@@ -332,7 +352,7 @@ def test_switched_off_terms_are_absent(make_pairs, tiny, tmp_path):
 def test_bfloat16_trains_both_stages(make_pairs, tiny, tmp_path):
     pairs = make_pairs(clips=(30, 12, 20), subjects=2)
     config = tiny({"epochs": 2}, {"epochs": 1}).model_copy(update={"precision": "bfloat16"})
-    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={})
+    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={}, geometry=GEOMETRY)
     train_vq(pairs, tmp_path / "ntcl", tmp_path / "vq", config, 0, made_by={})
     assert measured(neuroalign.load(tmp_path), pairs)["fused"]["top1"] > 5 / 20
 
@@ -341,4 +361,4 @@ def test_a_subject_without_training_clips_is_named(make_pairs, tiny, tmp_path):
     pairs = make_pairs(clips=(10, 5, 5), subjects=2)
     pairs.clips.loc[(pairs.clips["subject"] == "02") & (pairs.clips["split"] == "train"), "split"] = "test"
     with pytest.raises(UserError, match="Subject 02 has no training clip"):
-        train_ntcl(pairs, tmp_path, tiny(), 0, made_by={})
+        train_ntcl(pairs, tmp_path, tiny(), 0, made_by={}, geometry=GEOMETRY)

@@ -21,12 +21,13 @@ def diagonal_start(brain_levels: int, video_levels: int) -> Tensor:
     """Logits (brain levels, video levels) that favour the video level at the same relative depth.
 
     With equal numbers of levels the largest logit is on the diagonal; with K != L, brain level l sits at
-    position l (K-1)/(L-1) among the video levels and logits fall off with the distance from there.
+    position l (K-1)/(L-1) among the video levels and logits fall off with the distance from there, in units of the spacing of
+    brain levels where those are fewer, so that no video level goes unheard.
     """
     top = max(brain_levels - 1, 1)
     position = torch.arange(brain_levels) * (video_levels - 1) / top
     distance = (position[:, None] - torch.arange(video_levels)[None, :]).abs()
-    return -_START_LOGIT * distance
+    return -_START_LOGIT * distance / max(1.0, (video_levels - 1) / top)
 
 
 class LevelMixing(nn.Module):
