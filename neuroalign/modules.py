@@ -67,4 +67,6 @@ def _imports(path: Path) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom):
             base = package.rstrip(".").rsplit(".", node.level - 1)[0]
             names += [f"{base}.{node.module}"] if node.module else [f"{base}.{a.name}" for a in node.names]
-    return tuple(name for name in names if name.startswith("neuroalign."))
+    # Importing a module runs the packages above it first.
+    parents = [".".join(name.split(".")[:depth]) for name in names for depth in range(2, name.count(".") + 1)]
+    return tuple(name for name in dict.fromkeys(names + parents) if name.startswith("neuroalign."))
