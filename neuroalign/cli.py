@@ -179,9 +179,15 @@ def _run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     status = subprocess.run(command, check=False).returncode
     page = Path(config.output_dir) / "report" / "index.html"
-    if status:
+    if status and any(Path(".snakemake/locks").glob("*")):
+        print(
+            "neuroalign: this folder is locked: another run is at work here, or one was killed; if it was killed, "
+            f"unlock it with `neuroalign run --config {args.config} --unlock` and run again: it continues.",
+            file=sys.stderr,
+        )
+    elif status:
         print(f"neuroalign: the workflow failed; its logs are in {config.output_dir}/logs.", file=sys.stderr)
-    elif page.exists():
+    elif page.exists() and "--unlock" not in args.extra:
         print(f"\nDone in {time.monotonic() - started:.0f} s. The report: {page.resolve().as_uri()}")
     return 1 if status else 0
 

@@ -114,6 +114,17 @@ def test_run_passes_other_options_to_snakemake_and_its_status_on(config, monkeyp
     assert run("run", "--config", config, "--fail")[0] == 1
 
 
+def test_a_locked_folder_says_how_to_go_on(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 1))
+    run("run", "--config", config)
+    assert "the workflow failed; its logs are in" in capsys.readouterr().err
+    (tmp_path / ".snakemake/locks").mkdir(parents=True)
+    (tmp_path / ".snakemake/locks/0.output.lock").touch()
+    assert run("run", "--config", config)[0] == 1
+    assert f"`neuroalign run --config {config} --unlock`" in capsys.readouterr().err
+
+
 def test_paths_that_the_system_refuses_are_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     code, message = run("simulate", tmp_path / "file" / "bids", "--subjects", 1)
