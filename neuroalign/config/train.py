@@ -123,7 +123,7 @@ class Vq(Optimiser):
         0.01, ge=0, description="Learning rate of the stage-1 weights as a share of lr; 0 freezes them."
     )
     codes: int = Field(64, ge=2, description="Codes per level and depth.")
-    code_dim: int = Field(16, ge=1, description="Width of the codes.")
+    code_dim: int = Field(32, ge=1, description="Width of the codes.")
     depth: int = Field(4, ge=1, description="Residual depth R.")
     decay: float = Field(0.99, gt=0, lt=1, description="Decay of the moving averages (gamma).")
     tau: float = Field(0.5, gt=0, description="Temperature of the dynamic modality weights.")

@@ -133,11 +133,10 @@ def mean_retrieval(scores: list[ValidationScores], weights: Weights) -> dict[str
 
 
 def choose_weights(scores: list[ValidationScores], near_steps: int) -> Weights:
-    """Alpha and beta by a rule of two standard errors: a part takes part only where validation says so clearly.
+    """Alpha and beta by the one-standard-error rule: a part takes part only where validation says so.
 
     Of all candidates, the one with the best fused `rank_quality` is found; then the one with the largest alpha (and among
-    these the smallest beta) that is not worse by more than two standard errors of the paired difference (one is the usual rule; the best of 66 candidates
-    leads by more than one by luck). The
+    these the largest beta) that is not worse by more than one standard error of the paired difference. The
     standard error is over clips, as people who see the same clip are not independent.
 
     Parameters
@@ -151,8 +150,8 @@ def choose_weights(scores: list[ValidationScores], near_steps: int) -> Weights:
     best = quality[int(quality.mean(axis=1).argmax())]
     gap = best - quality
     error = gap.std(axis=1, ddof=1) / np.sqrt(gap.shape[1]) if gap.shape[1] > 1 else np.zeros(len(grid))
-    close = gap.mean(axis=1) <= 2 * error + 1e-9
-    return max((w for w, ok in zip(grid, close, strict=True) if ok), key=lambda w: (w.alpha, -w.beta))
+    close = gap.mean(axis=1) <= error + 1e-9
+    return max((w for w, ok in zip(grid, close, strict=True) if ok), key=lambda w: (w.alpha, w.beta))
 
 
 def _clip_quality(scores: list[ValidationScores], weights: Weights) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from neuroalign.models.encoders.transformer import StepTransformer
 
-_START_LOGIT = 4.0
+_START_LOGIT = 1.0
 
 
 def diagonal_start(brain_levels: int, video_levels: int) -> Tensor:
