@@ -37,6 +37,7 @@ def section(results: Results) -> Section:
     if clips is not None:
         out.reading.append(_counts(clips, runs))
         out.reading.append(_split_sentence(results, clips))
+        out.reading += _dropped(results)
         out.blocks.append(_time_line(clips))
     rows = _per_subject(clips, runs, presentations)
     if rows:
@@ -71,6 +72,17 @@ def _counts(clips: pd.DataFrame, runs: pd.DataFrame | None) -> str:
     )
 
 
+def _dropped(results: Results) -> list[str]:
+    """What of the presentations could not be used, and why; silent if all could."""
+    summary = results.summary()
+    lost = {
+        "too few uncensored volumes": summary.get("dropped_brain", 0),
+        "no video features": summary.get("dropped_video", 0),
+    }
+    reasons = [f"{plural(count, 'clip')} had {why}" for why, count in lost.items() if count]
+    return [f"Left out: {listed(reasons)}."] if reasons else []
+
+
 def _split_sentence(results: Results, clips: pd.DataFrame) -> str:
     folds = split_columns(clips)
     if len(folds) > 1:
@@ -84,6 +96,8 @@ def _split_sentence(results: Results, clips: pd.DataFrame) -> str:
         else f"split by {results.setting('split.by', 'run')}"
     )
     guard = f", {results.setting('split.guard_s', 0):g} s unused at every border" if "guard" in share else ""
+    if results.setting("split.by") == "subject" or set(held or ()) == {"subject"}:
+        return f"Clips: {listed(parts)} ({how}{guard}). The test people are unseen; what they watched was seen by others."
     both = clips[clips["split"] != "guard"].groupby("clip_id")["split"].nunique()
     leak = (
         f" {plural(int((both > 1).sum()), 'clip')} lie in more than one part: this is leakage."

@@ -88,6 +88,11 @@ class Results:
         path = self.root / "models" / branch / stage / "model.json"
         return read_json(path) if path.is_file() else {}
 
+    def summary(self) -> Mapping[str, Any]:
+        """``pairs/summary.json``: how clips were cut, and how many were dropped; empty where it is absent."""
+        path = self.root / "pairs" / "summary.json"
+        return read_json(path) if path.is_file() else {}
+
     @functools.cached_property
     def metrics(self) -> pd.DataFrame | None:
         """``evaluation/metrics.tsv`` with one row per number (see `over_seeds`)."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from neuroalign.evaluation import controls as evaluated_controls
 from neuroalign.evaluation import evaluate
-from neuroalign.io import read_tsv, write_tsv
+from neuroalign.io import read_tsv, write_json, write_tsv
 from neuroalign.report import bold_quality, codes, controls, dataset, delays, gallery, retrieval, training
 from neuroalign.report.results import Results, above_chance, headline_rows, over_seeds
 from neuroalign.report.style import listed, percent, plural
@@ -325,3 +325,55 @@ def test_small_formats():
     assert plural(1, "query", "queries") == "1 query"
     assert plural(1200, "query", "queries") == "1,200 queries"
     assert [clock(v) for v in (0, 75.5, 59.96)] == ["0:00", "1:15.5", "1:00"]
+
+
+# --- what went in ---------------------------------------------------------------------------------------------
+
+
+def test_dropped_clips_are_named_with_their_reason(tmp_path):
+    write_json(tmp_path / "pairs" / "summary.json", {"dropped_brain": 74, "dropped_video": 0})
+    clips = pd.DataFrame(
+        {
+            **{"clip_id": ["a", "b", "c"], "stimulus": "film", "start_s": [0.0, 4.0, 8.0], "duration_s": 4.0},
+            **{
+                "subject": ["01", "01", "02"],
+                "session": "",
+                "task": "film",
+                "run": "1",
+                "onset_s": [6.0, 10.0, 14.0],
+            },
+            **{"split": ["train", "validation", "test"], "group": "g", "repeat": 0},
+        }
+    )
+    write_tsv(tmp_path / "pairs" / "clips.tsv", clips)
+    text = " ".join(dataset.section(Results(tmp_path, {})).reading)
+    assert "Left out: 74 clips had too few uncensored volumes." in text
+
+
+def test_shared_content_is_no_leak_where_the_question_is_the_unseen_person(tmp_path):
+    clips = pd.DataFrame(
+        {
+            **{
+                "clip_id": "a",
+                "stimulus": "film",
+                "start_s": 0.0,
+                "duration_s": 4.0,
+                "subject": ["01", "02", "03"],
+            },
+            **{
+                "session": "",
+                "task": "film",
+                "run": "1",
+                "onset_s": 6.0,
+                "group": ["01", "02", "03"],
+                "repeat": 0,
+            },
+            "split": ["train", "validation", "test"],
+        }
+    )
+    write_tsv(tmp_path / "pairs" / "clips.tsv", clips)
+    leaky = " ".join(dataset.section(Results(tmp_path, {"split": {"by": "run"}})).reading)
+    fine = " ".join(dataset.section(Results(tmp_path, {"split": {"by": "subject"}})).reading)
+    assert "leakage" in leaky
+    assert "leakage" not in fine
+    assert "unseen" in fine
