@@ -56,7 +56,7 @@ def section(results: Results, pictures: ClipPictures) -> Section:
 def last_epoch(usage: pd.DataFrame) -> pd.DataFrame:
     """Usage at the last epoch, mean over branches, per level and depth."""
     final = usage[usage["epoch"] == usage.groupby("branch")["epoch"].transform("max")]
-    measures = [m for m in _MEASURES if m in final]
+    measures = [m for m in (*_MEASURES, "same_code_chance") if m in final]
     return final.groupby(["level", "depth"], sort=False)[measures].mean().reset_index()
 
 
@@ -73,8 +73,12 @@ def _usage_sentence(usage: pd.DataFrame, size: int) -> str:
     if "same_code_share" in final:
         shared = final[final["depth"] == final["depth"].min()]["same_code_share"].mean()
         parts.append(f"{percent(shared)} of paired brain and video tokens take the same first code")
-        if "perplexity" in final and shared < 2 / max(2.0, final["perplexity"].mean()):
-            parts.append("which is little more than codes drawn at random would share")
+        if "same_code_chance" in final:
+            chance = final[final["depth"] == final["depth"].min()]["same_code_chance"].mean()
+            parts.append(
+                f"codes drawn at random would agree in {percent(chance)}"
+                + (", so codes carry little alignment" if shared < 2 * chance else "")
+            )
     return f"At the last epoch {'; '.join(parts)}."
 
 

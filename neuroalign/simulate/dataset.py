@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from neuroalign.config.dataset import Simulate
 from neuroalign.errors import UserError
@@ -71,7 +73,7 @@ def make_dataset(simulate: Simulate, bids_dir: str | os.PathLike, *, jobs: int =
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        _fill(plan_dataset(simulate, work / "bids"), work / "heads", jobs)
+        _single_threaded(_fill, plan_dataset(simulate, work / "bids"), work / "heads", jobs)
         _replace(plan.truth_dir, work / "truth", work / "old-truth")
         _replace(plan.bids_dir, work / "bids", work / "old-bids")
     finally:
@@ -151,13 +153,19 @@ def _fill(plan: DatasetPlan, scratch: Path, jobs: int) -> None:
 
 def _in_parallel(tasks: list[tuple], jobs: int) -> list:
     if jobs <= 1:
-        return [function(*arguments) for function, arguments in tasks]
+        return [function(*arguments) for function, arguments in tasks]  # the caller is single-threaded
     # joblib's processes do not import the caller's main module again: scripts need no guard.
     from joblib import Parallel, delayed
 
     return Parallel(n_jobs=min(jobs, len(tasks)), batch_size=1, pre_dispatch=f"{jobs + 1}")(
-        delayed(function)(*arguments) for function, arguments in tasks
+        delayed(_single_threaded)(function, *arguments) for function, arguments in tasks
     )
+
+
+def _single_threaded(function: Callable, *arguments: Any) -> Any:
+    """Call with one BLAS thread: sums in another order would make other bytes of the same seed."""
+    with threadpool_limits(1):
+        return function(*arguments)
 
 
 def _make_film(plan: DatasetPlan, film: str) -> dict[str, np.ndarray]:

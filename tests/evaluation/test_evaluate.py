@@ -20,7 +20,7 @@ from neuroalign.evaluation.scores import SubjectScores, write_scores
 from neuroalign.io import read_tsv, write_tsv
 from neuroalign.pairs.store import write_brain, write_video
 
-CONFIG = Evaluate(galleries=["full", 5, 300], permutations=199, bootstrap=200, block_s=12.0)
+CONFIG = Evaluate(galleries=["full", 5, 300], draws=0, permutations=199, bootstrap=200, block_s=12.0)
 
 
 def save(pairs, folder, folds=1):

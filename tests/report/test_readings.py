@@ -188,13 +188,15 @@ def test_codes_shared_no_more_than_by_chance_are_said_to_be(tmp_path):
             "perplexity": [20.0],
             "used_share": [0.5],
             "same_code_share": [0.06],
+            "same_code_chance": [0.05],
         }
     )
     config = {"train": {"seeds": [0], "vq": {"codes": 64}}}
     results = results_with(tmp_path, config, **{"models__seed-0__vq__usage-tsv": usage})
     text = codes.section(results, ClipPictures(results)).reading[0]
     assert "6.0\N{NO-BREAK SPACE}% of paired" in text
-    assert "little more than codes drawn at random" in text
+    assert "codes drawn at random would agree in 5.0\N{NO-BREAK SPACE}%" in text
+    assert "carry little alignment" in text
 
 
 def test_damaged_quality_files_are_named_not_fatal(kit, tmp_path):
