@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from neuroalign.bids import derivatives
+from neuroalign.bids.metadata import Tree, applicable
 from neuroalign.config import Config, parse_config
 from neuroalign.errors import Problems, UserError
 
@@ -194,14 +195,49 @@ class Plan:
 
     def extract_inputs(self, run_id: str) -> dict[str, Any]:
         """What region extraction of a run reads."""
-        atlas = self.checked.fmri.atlas
-        files = {"atlas": [path for path in (atlas.image, atlas.labels) if path]}
+        files = {"atlas": self.atlas_files}
         if self.raw:
             done = derivatives.run_paths(run_id, self.preproc, space=self._space)
             return {name: str(path) for name, path in done.items()} | files
         row = self.run(run_id)
         names = ("timeseries",) if self.checked.fmri.source == "timeseries" else ("bold", "mask", "confounds")
+        files["sidecars"] = self.sidecars(run_id)
         return {name: row[name] for name in names if row[name]} | files
+
+    @cached_property
+    def atlas_files(self) -> list[str]:
+        """The atlas image and its label table, given or found beside it."""
+        atlas = self.checked.fmri.atlas
+        if not atlas.image:
+            return []
+        if atlas.labels:
+            return [atlas.image, atlas.labels]
+        # The demo's atlas need not exist yet: its table is among the files that the simulator will write.
+        table = Path(atlas.image.removesuffix(".nii.gz") + ".tsv")
+        if table in map(Path, self.truth_files):
+            return [atlas.image, str(table)]
+        from neuroalign.fmri.atlas import labels_beside
+
+        found = labels_beside(atlas.image)
+        return [atlas.image, *([str(found)] if found else [])]
+
+    def sidecars(self, run_id: str) -> list[str]:
+        """JSON files that hold the metadata of what a run is read from (BIDS inheritance)."""
+        if self.simulated:
+            return []
+        row = self.run(run_id)
+        if self.checked.fmri.source == "timeseries":
+            return [str(p) for p in applicable(row["timeseries"], self._derivatives, "timeseries", ".json")]
+        tree = self._dataset if self.raw else self._derivatives
+        return [str(p) for p in applicable(row["bold"], tree, "bold", ".json")]
+
+    @cached_property
+    def _dataset(self) -> Tree:
+        return Tree(self.checked.dataset.bids_dir)
+
+    @cached_property
+    def _derivatives(self) -> Tree:
+        return Tree(str(self.checked.dataset.derivatives))
 
     @property
     def series_files(self) -> list[str]:
@@ -276,7 +312,14 @@ class Plan:
     @property
     def model_files(self) -> list[str]:
         """What the report shows of every model."""
-        names = ("ntcl/history.tsv", "ntcl/delays.tsv", "vq/history.tsv", "vq/usage.tsv", "vq/codes.tsv")
+        names = (
+            "ntcl/history.tsv",
+            "ntcl/delays.tsv",
+            "vq/history.tsv",
+            "vq/usage.tsv",
+            "vq/codes.tsv",
+            "vq/code_clips.tsv",
+        )
         return [f"{self.out}/models/{branch}/{name}" for branch in self.branches for name in names]
 
     @property

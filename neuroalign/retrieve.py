@@ -17,6 +17,7 @@ import pandas as pd
 import neuroalign
 from neuroalign.errors import UserError, nearest
 from neuroalign.fmri.series import RoiSeries, read_series
+from neuroalign.fmri.timing import times_from_sidecar
 from neuroalign.io import read_json, read_tsv
 from neuroalign.models.score import Embedding
 from neuroalign.models.trained import TrainedModel
@@ -155,12 +156,15 @@ def _embed_film(
     model: TrainedModel, path: Path, onsets: Sequence[float] | None = None
 ) -> tuple[np.ndarray, Embedding]:
     """Starts and embeddings of the clips of a film."""
+    from neuroalign.pairs.windows import video_steps
+
     with _about(path):
         film, duration = shards.read_embedding(path), model.geometry["duration_s"]
         if onsets:
             starts = np.asarray(onsets, float)
         else:
-            starts = np.arange(0.0, film.times[-1] - duration + 0.51, duration)
+            starts = np.arange(0.0, film.times[-1], duration)
+            starts = starts[video_steps(film, starts, duration, model.geometry["step_s"])[2]]
         if not len(starts):
             raise UserError(f"The film is shorter than a clip of {duration:g} s; leave it out.")
         return starts, model.embed_video(film, starts)
@@ -197,12 +201,13 @@ def _read_brain(path: Path, model: TrainedModel) -> RoiSeries:
             f"{path} is no brain series: give ROI series (.h5) or regional series (.tsv) of one run."
         )
     table = read_tsv(path)
-    sidecar = path.with_suffix(".json")
-    metadata = read_json(sidecar) if sidecar.exists() else {}
+    beside = path.with_suffix(".json")
+    metadata = read_json(beside) if beside.exists() else {}
     try:
-        tr, start = float(metadata["RepetitionTime"]), float(metadata.get("StartTime") or 0.0)
+        tr = float(metadata["RepetitionTime"])
+        times = times_from_sidecar(len(table), tr, metadata)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{path} needs a sidecar {sidecar.name} with RepetitionTime (seconds).") from None
+        raise UserError(f"{path} needs a sidecar {beside.name} with RepetitionTime (seconds).") from None
     levels = {}
     for level, labels in model.unit_labels.items():
         missing = [label for label in labels if label not in table]
@@ -215,5 +220,4 @@ def _read_brain(path: Path, model: TrainedModel) -> RoiSeries:
         levels[level] = (data - np.nanmean(data, 0)) / np.maximum(np.nanstd(data, 0), 1e-12)
     keep = np.all([np.isfinite(data).all(1) for data in levels.values()], axis=0)
     levels = {level: np.nan_to_num(data) for level, data in levels.items()}
-    times = start + (np.arange(len(table)) + 0.5) * tr
     return RoiSeries(levels, dict(model.unit_labels), times, keep, {"tr": tr, "source": "timeseries"})

@@ -22,7 +22,7 @@ class Preprocess(Section):
     """How raw BOLD becomes preprocessed BOLD (only when `fmri.source` is `raw`)."""
 
     engine: Literal["native", "fmriprep"] = Field(
-        "native", description="`native` is our own realignment with ANTs; `fmriprep` runs its container."
+        "native", description="`native` is our own realignment with ANTs; `fmriprep` is reserved and refused."
     )
     slice_timing: bool = Field(
         True, description="Correct slice timing where the sidecar gives `SliceTiming`."
@@ -34,6 +34,15 @@ class Preprocess(Section):
     resolution_mm: float | None = Field(
         None, gt=0.5, description="Voxel size of the output grid in mm; null keeps that of the BOLD."
     )
+
+    @field_validator("engine")
+    @classmethod
+    def _engine_exists(cls, engine: str) -> str:
+        if engine == "fmriprep":
+            raise ValueError(
+                "fMRIPrep is not run by NeuroAlign yet: run it yourself and set fmri.source to fmriprep"
+            )
+        return engine
 
 
 class Atlas(Section):

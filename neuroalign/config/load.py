@@ -56,6 +56,13 @@ class Config(Section):
             raise ValueError(
                 "video.backbone is 'precomputed': set video.precomputed_dir to the folder of feature files"
             )
+        unseen = self.split.by == "subject" or set(self.split.hold_out or ()) == {"subject"}
+        alone = [name for name in self.baselines if not name.startswith("pooled_")]
+        if unseen and alone:
+            raise ValueError(
+                f"baselines: {', '.join(alone)} learn from one person and cannot be tested on unseen people; "
+                "use pooled_* ones with a split by subject"
+            )
         if (
             self.fmri.source != "timeseries"
             and not (self.fmri.atlas.name or self.fmri.atlas.image)

@@ -131,7 +131,11 @@ class Results:
 
 
 def evaluate(
-    score_files: Sequence[ScoreFile], pairs_dir: str | os.PathLike, config: Evaluate, folds: int = 1
+    score_files: Sequence[ScoreFile],
+    pairs_dir: str | os.PathLike,
+    config: Evaluate,
+    folds: int = 1,
+    guard_s: float = 0.0,
 ) -> Results:
     """Evaluate score files of the same pairs.
 
@@ -144,6 +148,8 @@ def evaluate(
     config : Evaluate
     folds : int
         Folds of the split.
+    guard_s : float
+        Seconds that the split promises between its parts; checked before anything is evaluated.
 
     Raises
     ------
@@ -156,7 +162,7 @@ def evaluate(
         raise UserError("There are no score files to evaluate; train the model or a baseline first.")
     parts = [read_pairs(pairs_dir, fold) for fold in range(folds)]
     for pairs in parts:
-        check_split(pairs.clips)
+        check_split(pairs.clips, guard_s)
     trials = _read(score_files, parts)
     judge = Judge(config)
     measures = {

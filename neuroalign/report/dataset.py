@@ -37,7 +37,7 @@ def section(results: Results) -> Section:
     if clips is not None:
         out.reading.append(_counts(clips, runs))
         out.reading.append(_split_sentence(results, clips))
-        out.reading += _dropped(results)
+        out.reading += _dropped(results) + _shared_volumes(results)
         out.blocks.append(_time_line(clips))
     rows = _per_subject(clips, runs, presentations)
     if rows:
@@ -72,9 +72,24 @@ def _counts(clips: pd.DataFrame, runs: pd.DataFrame | None) -> str:
     )
 
 
+def _shared_volumes(results: Results) -> list[str]:
+    """A warning where brain windows reach further than the guard between parts."""
+    hrf = results.summary.get("geometry", {}).get("hrf", {})
+    guard = float(results.setting("split.guard_s", 0) or 0)
+    if hrf.get("method") != "adaptive":
+        return []
+    reach = float(hrf["window_s"][1]) - float(hrf["window_s"][0])
+    if guard >= reach:
+        return []
+    return [
+        f"Careful: parts stand {guard:g} s apart, but brain windows reach {reach:g} s past their clip, so that test and "
+        f"training windows share volumes at the borders; set split.guard_s to {reach:g} or more."
+    ]
+
+
 def _dropped(results: Results) -> list[str]:
     """What of the presentations could not be used, and why; silent if all could."""
-    summary = results.summary()
+    summary = results.summary
     lost = {
         "too few uncensored volumes": summary.get("dropped_brain", 0),
         "no video features": summary.get("dropped_video", 0),

@@ -88,6 +88,7 @@ class Results:
         path = self.root / "models" / branch / stage / "model.json"
         return read_json(path) if path.is_file() else {}
 
+    @functools.cached_property
     def summary(self) -> Mapping[str, Any]:
         """``pairs/summary.json``: how clips were cut, and how many were dropped; empty where it is absent."""
         path = self.root / "pairs" / "summary.json"

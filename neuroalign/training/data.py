@@ -111,30 +111,46 @@ def shared_units(pairs: PairedDataset) -> bool:
     return all(item == labels[0] for item in labels)
 
 
+def trained_subjects(pairs: PairedDataset) -> list[str]:
+    """The subjects with training clips; the others (``split.by: subject``) are unseen and share what is learned.
+
+    Raises
+    ------
+    UserError
+        If there is none, or a subject is unseen and units differ between subjects (voxels).
+    """
+    known = [subject for subject in pairs.subjects if len(pairs.of(subject, "train")[1])]
+    unseen = [subject for subject in pairs.subjects if subject not in known]
+    if not known:
+        raise UserError("The train split holds no clip of any subject; change split in the configuration.")
+    if unseen and not shared_units(pairs):
+        raise UserError(
+            f"Subject {unseen[0]} has no training clip, and units that differ between subjects (voxels) cannot be "
+            "shared: set fmri.units to parcels, or split by something else than subject."
+        )
+    return known
+
+
 def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
     """Fit z-scores and whitening on the train split.
 
     Brain units are z-scored per subject over valid volumes; whitening is pooled over subjects for shared units, per subject
     otherwise. Video features use the distinct training clips.
     """
-    shared = shared_units(pairs)
+    shared, known = shared_units(pairs), trained_subjects(pairs)
     brain: dict[tuple[str, str], Scaler] = {}
     for level in next(iter(pairs.brain.values())).levels:
         scaled, volumes = [], {}
-        for subject in pairs.subjects:
+        for subject in known:
             windows, _ = pairs.of(subject, "train")
             x = windows.levels[level][windows.valid]
-            if len(x) < 2:
-                raise UserError(
-                    f"Subject {subject} has no training clip; change split, or leave the subject out."
-                )
             scaler = z_score(x)
             brain[subject, level] = scaler
             volumes[subject] = scaler(x)
             scaled.append(volumes[subject])
         if shared:
-            known = [brain[s, level] for s in pairs.subjects]
-            fallback = Scaler(*(np.mean([getattr(k, p) for k in known], axis=0) for p in ("mean", "std")))
+            fitted = [brain[s, level] for s in known]
+            fallback = Scaler(*(np.mean([getattr(k, p) for k in fitted], axis=0) for p in ("mean", "std")))
             brain["", level] = fallback
         if config.whiten:
             pooled = (
@@ -148,7 +164,7 @@ def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
                         else whitening(volumes[subject], config.components, config.shrinkage)
                     )
     video = {}
-    rows = np.unique(np.concatenate([pairs.of(s, "train")[1] for s in pairs.subjects]))
+    rows = np.unique(np.concatenate([pairs.of(s, "train")[1] for s in known]))
     for level, data in pairs.video.levels.items():
         x = data[rows].reshape(-1, data.shape[-1])
         video[level] = z_score(x)
@@ -175,8 +191,11 @@ def _presentations(pairs: PairedDataset, scalers: Scalers, split: str) -> Presen
     width = max(windows.times.shape[1] for windows in pairs.brain.values())
     parts: dict[str, list[Any]] = {"times": [], "valid": [], "subject": [], "clip": []}
     levels: dict[str, list[np.ndarray]] = {level: [] for level in next(iter(pairs.brain.values())).levels}
-    for number, subject in enumerate(pairs.subjects):
+    known = trained_subjects(pairs)
+    for place, subject in enumerate(pairs.subjects):
         windows, clip = pairs.of(subject, split)
+        # Any negative number is somebody the model does not know; each keeps a number of their own.
+        number = known.index(subject) if subject in known else -1 - place
         # Subjects may differ in repetition time and so in volumes per window.
         pad = [(0, 0), (0, width - windows.times.shape[1])]
         parts["times"].append(np.pad(windows.times, pad))

@@ -34,6 +34,7 @@ from neuroalign.training.data import (
     shared_units,
     take_batch,
     to_tensors,
+    trained_subjects,
 )
 from neuroalign.training.device import precision, resolve_device
 from neuroalign.training.linear_start import start_linear
@@ -120,7 +121,7 @@ def architecture_of(pairs: PairedDataset, scalers: Scalers, config: Ntcl) -> Arc
     return Architecture(
         brain_levels={level: scalers.brain_width(level) for level in first.levels},
         video_levels={level: scalers.video[level].outputs for level in pairs.video.levels},
-        subjects=pairs.subjects,
+        subjects=trained_subjects(pairs),
         shared_units=shared_units(pairs),
         aligned=first.aligned,
         step_times=[float(t) for t in pairs.video.step_times],

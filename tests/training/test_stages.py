@@ -357,8 +357,32 @@ def test_bfloat16_trains_both_stages(make_pairs, tiny, tmp_path):
     assert measured(neuroalign.load(tmp_path), pairs)["fused"]["top1"] > 5 / 20
 
 
-def test_a_subject_without_training_clips_is_named(make_pairs, tiny, tmp_path):
-    pairs = make_pairs(clips=(10, 5, 5), subjects=2)
-    pairs.clips.loc[(pairs.clips["subject"] == "02") & (pairs.clips["split"] == "train"), "split"] = "test"
-    with pytest.raises(UserError, match="Subject 02 has no training clip"):
+def by_subject(pairs):
+    """The same data split by people: the last is tested, the one before validates."""
+    order = dict(
+        zip(pairs.subjects, [*["train"] * (len(pairs.subjects) - 2), "validation", "test"], strict=True)
+    )
+    pairs.clips["split"] = pairs.clips["subject"].map(order)
+    return pairs
+
+
+def test_unseen_people_validate_and_are_tested(make_pairs, tiny, tmp_path):
+    pairs = by_subject(make_pairs(clips=(20, 10, 20), subjects=4))
+    config = tiny({"epochs": 2}, {"epochs": 1})
+    train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={}, geometry=GEOMETRY)
+    train_vq(pairs, tmp_path / "ntcl", tmp_path / "vq", config, 0, made_by={})
+    model = neuroalign.load(tmp_path)
+    assert model.network.architecture.subjects == pairs.subjects[:2]
+    scores = score_pairs(model, pairs)
+    assert list(scores) == pairs.subjects[-1:]
+    assert measured(model, pairs)["fused"]["top1"] > 5 / 50
+
+
+def test_unseen_people_need_shared_units(make_pairs, tiny, tmp_path):
+    pairs = by_subject(make_pairs(clips=(10, 5, 5), subjects=3))
+    last = pairs.brain[pairs.subjects[-1]]
+    last.unit_labels = {
+        level: [f"voxel-{k}" for k in range(len(names))] for level, names in last.unit_labels.items()
+    }
+    with pytest.raises(UserError, match="units to parcels"):
         train_ntcl(pairs, tmp_path, tiny(), 0, made_by={}, geometry=GEOMETRY)

@@ -111,3 +111,26 @@ def test_every_rule_has_a_log_and_an_environment(root):
         for body in text.split("\nrule ")[1:]:
             assert "log:" in body, (path.name, body.split(":")[0])
             assert "conda:" in body, (path.name, body.split(":")[0])
+
+
+def test_what_a_stage_reads_is_what_it_is_given(root, tmp_path, demo, monkeypatch):
+    """Stage 2 keeps the stage-1 objective: a term switched off there must be off here too."""
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+    demo["train"] = {"ntcl": {"terms": {"level": 0}, "soften_s": 0}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(demo))
+    monkeypatch.chdir(tmp_path)
+    with SnakemakeApi(OutputSettings()) as api:
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=ConfigSettings(configfiles=[path]),
+            snakefile=root / "Snakefile",
+        )
+        workflow.dag()
+        rules = {rule.name: rule for rule in workflow._workflow.rules}
+    given = rules["train_vq"].params.train
+    assert given["ntcl"]["terms"]["level"] == 0
+    assert given["ntcl"]["soften_s"] == 0
+    assert "vq" not in rules["train_ntcl"].params.train

@@ -54,6 +54,7 @@ rule evaluate:
         controls=f"{OUT}/evaluation/controls.tsv",
         ceilings=f"{OUT}/evaluation/ceilings.tsv",
         rankings=f"{OUT}/evaluation/rankings.tsv",
+        provenance=f"{OUT}/evaluation/evaluation.json",
     log:
         f"{OUT}/logs/evaluate/evaluate.log",
     conda:

@@ -25,6 +25,7 @@ rule preprocess_anatomy:
 rule preprocess:
     input:
         bold=lambda wildcards: PLAN.run(wildcards.run_id)["bold"],
+        sidecars=lambda wildcards: PLAN.sidecars(wildcards.run_id),
         anatomy=lambda wildcards: PLAN.anatomy_of(wildcards.run_id).values(),
         template=PLAN.template_files,
         code=source_files("neuroalign.fmri.preprocess.native"),

@@ -21,6 +21,8 @@ rule train_ntcl:
         gpu=PLAN.train_gpus,
     params:
         train=PLAN.section("train", but=("seeds", "vq")),
+        # How late interaction looks is one setting for both stages' scores.
+        near_steps=CONFIG["train"]["vq"]["near_steps"],
     script:
         "../scripts/train_ntcl.py"
 
@@ -37,6 +39,8 @@ rule train_vq:
         history=f"{OUT}/models/{{branch}}/vq/history.tsv",
         codes=f"{OUT}/models/{{branch}}/vq/codes.tsv",
         usage=f"{OUT}/models/{{branch}}/vq/usage.tsv",
+        clips=f"{OUT}/models/{{branch}}/vq/code_clips.tsv",
+        delays=f"{OUT}/models/{{branch}}/vq/delays.tsv",
     log:
         f"{OUT}/logs/train_vq/{{branch}}.log",
     conda:
@@ -47,6 +51,7 @@ rule train_vq:
         runtime=240,
         gpu=PLAN.train_gpus,
     params:
-        train=PLAN.section("train", but=("seeds", "ntcl")),
+        # Stage 2 keeps the stage-1 objective (train.vq.terms.contrast), so it reads that section too.
+        train=PLAN.section("train", but=("seeds",)),
     script:
         "../scripts/train_vq.py"

@@ -18,6 +18,8 @@ with job(snakemake):
         fold, seed = parse_branch(path.stem)
         files.append(ScoreFile(path.parent.name, seed, fold, path))
     config, folds = snakemake.params.evaluate, snakemake.params.folds
-    results = evaluate(files, Path(snakemake.input.pairs[0]).parent, Evaluate(**config), folds)
+    results = evaluate(
+        files, Path(snakemake.input.pairs[0]).parent, Evaluate(**config), folds, snakemake.params.guard_s
+    )
     inputs = {f"{f.model}/{Path(f.path).name}": f.path for f in files}
     write_results(results, Path(snakemake.output.metrics).parent, provenance({"evaluate": config}, inputs))

@@ -20,7 +20,7 @@ with job(snakemake):
     train_ntcl(
         read_pairs(pairs, fold),
         Path(snakemake.output.model).parent,
-        Train(**snakemake.params.train),
+        Train(**snakemake.params.train, vq={"near_steps": snakemake.params.near_steps}),
         seed,
         geometry=read_geometry(pairs),
         made_by=provenance(snakemake.params.train, {Path(p).name: p for p in snakemake.input.pairs}),
