@@ -14,6 +14,7 @@ from neuroalign.report.style import (
     Strip,
     Strips,
     drawing,
+    listed,
     number,
     percent,
     picture,
@@ -71,13 +72,15 @@ def _usage_sentence(usage: pd.DataFrame, size: int) -> str:
     if "used_share" in final:
         parts.append(f"{percent(final['used_share'].mean(), 0)} of the codes are used")
     if "same_code_share" in final:
-        shared = final[final["depth"] == final["depth"].min()]["same_code_share"].mean()
-        parts.append(f"{percent(shared)} of paired brain and video tokens take the same first code")
+        first = final[final["depth"] == final["depth"].min()]
+        shared = [f"{percent(row['same_code_share'])} ({row['level']})" for _, row in first.iterrows()]
+        parts.append(f"{listed(shared)} of paired brain and video tokens take the same first code")
         if "same_code_chance" in final:
-            chance = final[final["depth"] == final["depth"].min()]["same_code_chance"].mean()
+            chance = [percent(value) for value in first["same_code_chance"]]
+            weak = first[first["same_code_share"] < 2 * first["same_code_chance"]]["level"]
             parts.append(
-                f"codes drawn at random would agree in {percent(chance)}"
-                + (", so codes carry little alignment" if shared < 2 * chance else "")
+                f"codes drawn at random would agree in {listed(chance)}"
+                + (f", so codes carry little alignment at {listed(weak)}" if len(weak) else "")
             )
     return f"At the last epoch {'; '.join(parts)}."
 

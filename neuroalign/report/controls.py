@@ -183,7 +183,7 @@ def _add_differences(out: Section, results: Results) -> None:
     rows = headline_rows(pick(comparisons, model_a=MODEL, metric=PRIMARY, subject="all"))
     if len(rows):
         names = list(dict.fromkeys(rows["model_b"]))
-        out.reading.append(difference_sentence(rows))
+        out.reading.append(difference_sentence(rows[~rows["model_b"].isin(MODEL_NAMES)]))
         out.blocks.append(
             differences(
                 rows,

@@ -30,6 +30,10 @@ PRIMARY = "top1"
 _SHARES = ("top1", "top5", "top10")
 
 
+# Percentile intervals over fewer blocks than this cover too little.
+_FEW_BLOCKS = 10
+
+
 def headline(results: Results) -> Section:
     """The verdict in plain words, the numbers that carry it, and every subject with chance and interval."""
     section = Section("headline", "In short")
@@ -39,6 +43,7 @@ def headline(results: Results) -> Section:
         return section
     section.reading.append(verdict(rows))
     section.reading.append(_scope(rows))
+    section.reading += few_blocks(results)
     section.blocks.append(Tiles(_tiles(rows)))
     people = _people(rows)
     shown = rows[rows["metric"].isin(["top1", "top5"])]
@@ -104,6 +109,21 @@ def verdict(rows: pd.DataFrame) -> str:
         return f"Mostly at chance: {', '.join(told)}{pooled}."
     losers = sorted(set(people["subject"]) - (set(wins["fmri_to_video"]) & set(wins["video_to_fmri"])))
     return f"Mixed: {', '.join(told)}; not in both directions for {listed(subject_name(s) for s in losers)}{pooled}."
+
+
+def few_blocks(results: Results) -> list[str]:
+    """A caution where the bootstrap resamples too few blocks for its percentiles to be trusted."""
+    clips = results.table("pairs/clips.tsv")
+    block_s = results.setting("evaluate.block_s")
+    if clips is None or not block_s:
+        return []
+    test = clips[clips["split"] == "test"]
+    blocks = len(set(zip(test["stimulus"], (test["start_s"] // float(block_s)).astype(int), strict=True)))
+    if not 0 < blocks < _FEW_BLOCKS:
+        return []
+    return [
+        f"Careful: the test set holds only {blocks} blocks of {float(block_s):g} s, so that intervals may be too narrow."
+    ]
 
 
 def _scope(rows: pd.DataFrame) -> str:

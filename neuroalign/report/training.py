@@ -25,7 +25,7 @@ from neuroalign.report.style import (
 _STAGES = {"ntcl": "Stage 1 (NTCL)", "vq": "Stage 2 (vector quantisation)"}
 _COLOURS = {"train": BLUE, "validation": ORANGE}
 # Terms that are better when higher; the others are losses.
-_SCORES = ("score", "mrr", "top", "accuracy", "perplexity", "share")
+_SCORES = ("score", "quality", "mrr", "top", "accuracy", "perplexity", "share")
 
 
 def section(results: Results) -> Section:
@@ -48,9 +48,11 @@ def is_score(term: str) -> bool:
 
 
 def criterion(history: pd.DataFrame) -> list[str]:
-    """The validation terms (averaged if several) by which a stage chooses its epoch: MRR, else any score, else the total."""
+    """The validation terms (averaged if several) by which a stage chooses its epoch: quality, else MRR, else any score, else the total."""
     terms = list(dict.fromkeys(history[history["split"] == "validation"]["term"]))
     ranked = [
+        [t for t in terms if t == "quality"],
+        [t for t in terms if t in ("continuous_quality", "quantised_quality")],
         [t for t in terms if t == "mrr"],
         [t for t in terms if t.endswith("mrr")],
         [t for t in terms if is_score(t)][:1],

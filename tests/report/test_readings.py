@@ -194,7 +194,7 @@ def test_codes_shared_no_more_than_by_chance_are_said_to_be(tmp_path):
     config = {"train": {"seeds": [0], "vq": {"codes": 64}}}
     results = results_with(tmp_path, config, **{"models__seed-0__vq__usage-tsv": usage})
     text = codes.section(results, ClipPictures(results)).reading[0]
-    assert "6.0\N{NO-BREAK SPACE}% of paired" in text
+    assert "6.0\N{NO-BREAK SPACE}% (early) of paired" in text
     assert "codes drawn at random would agree in 5.0\N{NO-BREAK SPACE}%" in text
     assert "carry little alignment" in text
 
