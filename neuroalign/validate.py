@@ -247,6 +247,7 @@ def _features(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     """Features that are missing, unusable, or end before the stimulus does."""
     import numpy as np
 
+    from neuroalign.pairs.build import convolved_twice
     from neuroalign.video.precomputed import find_features
 
     ends = (shown["offset"] + shown["duration"]).groupby(shown["stimulus"]).max()
@@ -254,10 +255,12 @@ def _features(config: Config, shown: pd.DataFrame) -> Iterator[str]:
         try:
             path = find_features(config.video.precomputed_dir, stimulus)
             with open_hdf5(path) as file:
-                times = file["times"][()]
+                times, convolved = file["times"][()], bool(file.attrs.get("hrf_convolved", False))
         except UserError as error:
             yield str(error)
             continue
+        if convolved and config.hrf.method != "none":
+            yield convolved_twice(stimulus, config.hrf.method)
         # The last window reaches half a step beyond its centre; one step more is rounding of the film's length.
         step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         if end > times[-1] + 2 * step:

@@ -242,6 +242,11 @@ def test_precomputed_features_take_the_place_of_the_film(project, tmp_path):
     features(tmp_path / "features/film.h5", 3)
     (problem,) = project.validate()
     assert "ends at 2.5 s, but 'film' is shown up to its second 6" in problem
+    features(tmp_path / "features/film.h5", 8)
+    with h5py.File(tmp_path / "features/film.h5", "a") as file:
+        file.attrs["hrf_convolved"] = True
+    (problem,) = project.validate()
+    assert "set hrf.method to none" in problem
 
 
 def test_weights_are_a_complete_folder_or_a_hub_id(project, tmp_path):

@@ -135,15 +135,20 @@ def _length(embedding: Embedding) -> float:
     return float(embedding.times[-1]) + max(width, stride) / 2
 
 
+def convolved_twice(stimulus: str, method: str) -> str:
+    """What to say of convolved features that would be delayed again."""
+    return (
+        f"The features of '{stimulus}' are already HRF-convolved, but hrf.method is '{method}': "
+        "the delay would count twice; set hrf.method to none."
+    )
+
+
 def _check_convolution(embeddings: Mapping[str, Embedding], hrf: Hrf) -> None:
     convolved = {
         name for name, item in embeddings.items() if bool(item.attributes.get("hrf_convolved", False))
     }
     if convolved and hrf.method != "none":
-        raise UserError(
-            f"The features of '{min(convolved)}' are already HRF-convolved, but hrf.method is '{hrf.method}': "
-            "the delay would count twice; set hrf.method to none."
-        )
+        raise UserError(convolved_twice(min(convolved), hrf.method))
     if hrf.method == "none" and not convolved:
         log.warning("hrf.method is none, but no feature file says hrf_convolved: the delay is ignored")
 
