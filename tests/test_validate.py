@@ -279,6 +279,7 @@ def test_the_real_time_series_are_ready(shared_data, tmp_path):
         "dataset": {"bids_dir": str(root), "derivatives": str(root / "derivatives/xcp_d")},
         "fmri": {"source": "timeseries", "atlas": {"name": "Schaefer200"}},
         "video": {"backbone": "precomputed", "precomputed_dir": str(root / "features")},
+        "hrf": {"method": "none"},
         "clips": {"strategy": "fixed", "duration_s": 10, "stride_s": 10},
         "split": {"hold_out": {"task": ["sitcomep1"]}},
     }
