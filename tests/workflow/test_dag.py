@@ -122,6 +122,9 @@ def test_what_a_stage_reads_is_what_it_is_given(root, tmp_path, demo, monkeypatc
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(demo))
     monkeypatch.chdir(tmp_path)
+    # Parsing the workflow quotes the interpreter's path and extends the search path: both are put back.
+    monkeypatch.setattr(sys, "executable", sys.executable)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     with SnakemakeApi(OutputSettings()) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=1),
