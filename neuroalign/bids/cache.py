@@ -1,7 +1,8 @@
-"""The cached index: read at every parse of the workflow, rebuilt whenever the dataset changes.
+"""The cached index: read at every parse of the workflow; what changed in the dataset is indexed again.
 
-The key is everything the index depends on: the configuration it reads, the code that makes it, and the name,
-size and times of every file it may look at. Nothing is ever written inside the dataset.
+One file per configuration holds a record per subject. A subject is walked again when the name, size or times of a
+file of its own change; its runs are put together again, from the files already found, when a file at the root of
+the dataset changes or when other subjects change what all share. Nothing is ever written inside the dataset.
 """
 
 from __future__ import annotations
@@ -10,34 +11,26 @@ import hashlib
 import json
 import logging
 import os
-import re
-import time
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from neuroalign import __version__
-from neuroalign.bids.index import Index, build_index, read_presentations, read_runs, write_index
-from neuroalign.bids.sources import check_dataset
+from neuroalign.bids.index import Index, assemble
+from neuroalign.bids.records import Record, refresh
+from neuroalign.bids.sources import Source, source_of
 from neuroalign.config import Config
 from neuroalign.errors import UserError
-from neuroalign.io import checksum, read_json, write_json
+from neuroalign.io import atomic_path
 
 logger = logging.getLogger(__name__)
 
-# File times are this coarse on the coarsest common file systems' clocks; a file changed within such a tick may
-# change again without its times telling.
-_TICK_S = 0.02
-# Indices kept, so that going back and forth between configurations rebuilds nothing.
+# Configurations kept, so that going back and forth between them indexes nothing again.
 _KEPT = 8
-
-_RELEVANT = re.compile(r"_(bold|mask|timeseries|regressors|events|T1w)\.(nii|nii\.gz|json|tsv|tsv\.gz|h5)$")
-_MODALITIES = ("func", "anat")
 
 
 def load_index(config: Config, folder: str | os.PathLike) -> Index:
-    """The index of a dataset, from the cache if nothing has changed, else built anew.
+    """The index of a dataset, from the cache as far as nothing has changed.
 
     Parameters
     ----------
@@ -48,6 +41,7 @@ def load_index(config: Config, folder: str | os.PathLike) -> Index:
     Returns
     -------
     Index
+        Equal to that of `bids.index.build_index`.
 
     Raises
     ------
@@ -56,19 +50,13 @@ def load_index(config: Config, folder: str | os.PathLike) -> Index:
     """
     folder = Path(folder)
     _refuse_inside(folder, Path(config.dataset.bids_dir))
-    check_dataset(Path(config.dataset.bids_dir))
-    digest, newest = _digest(config)
-    cached = _read(folder, digest)
-    if cached is not None:
-        return cached
-    wait = newest + _TICK_S - time.time()
-    if 0 < wait <= _TICK_S:
-        time.sleep(wait)
-    index = build_index(config)
-    _write(folder, digest, index)
-    logger.info("indexed %d runs, %d presentations", len(index.runs), len(index.presentations))
-    # What is returned has been through the files once, so that a first and a second call agree to the last bit.
-    return _read(folder, digest) or index
+    source = source_of(config)
+    path = folder / f"index-{_digest(source)}.json"
+    records, changed = refresh(source, _read(path))
+    if changed:
+        _write(path, records)
+        logger.info("indexed %d subjects", len(records))
+    return assemble(source, records)
 
 
 def _refuse_inside(folder: Path, dataset: Path) -> None:
@@ -82,66 +70,58 @@ def _refuse_inside(folder: Path, dataset: Path) -> None:
 # --- files ----------------------------------------------------------------------------------------------------
 
 
-def _read(folder: Path, digest: str) -> Index | None:
-    record = folder / f"index-{digest}.json"
-    if not record.exists():
-        return None
+def _read(path: Path) -> dict[str, Record]:
+    """The records of a cache file; none where it is absent or damaged, which is no news for the user."""
     try:
-        content = read_json(record)
-        runs, shown = _tables(folder, digest)
-        if content["checksums"] != [checksum(runs), checksum(shown)]:
-            return None
-        return Index(read_runs(runs), read_presentations(shown), [str(p) for p in content["problems"]])
-    except (UserError, OSError, KeyError, TypeError, ValueError):
-        # A damaged cache is no news for the user: it is made again.
-        return None
+        checksum, _, content = path.read_bytes().partition(b"\n")
+        if checksum != _checksum(content):
+            return {}
+        return {subject: Record(**values) for subject, values in json.loads(content).items()}
+    except (OSError, TypeError, ValueError, AttributeError):
+        return {}
 
 
-def _write(folder: Path, digest: str, index: Index) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    runs, shown = _tables(folder, digest)
-    write_index(index, runs, shown)
-    # Last, because its presence says that the tables are there.
-    checksums = [checksum(runs), checksum(shown)]
-    write_json(folder / f"index-{digest}.json", {"problems": index.problems, "checksums": checksums})
-    records = sorted(folder.glob("index-*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for record in records[_KEPT:]:
-        for path in (record, *_tables(folder, record.stem.removeprefix("index-"))):
-            path.unlink(missing_ok=True)
+def _write(path: Path, records: dict[str, Record]) -> None:
+    # Two processes may do this at once: each writes a whole file, and either is right.
+    content = json.dumps({subject: record.plain() for subject, record in records.items()}).encode()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_checksum(content) + b"\n" + content)
+    for old in sorted(path.parent.glob("index-*.json"), key=_age)[_KEPT:]:
+        old.unlink(missing_ok=True)
 
 
-def _tables(folder: Path, digest: str) -> tuple[Path, Path]:
-    return folder / f"runs-{digest}.tsv", folder / f"presentations-{digest}.tsv"
+def _age(path: Path) -> float:
+    """A sort key, newest first; another process may have removed the file meanwhile."""
+    try:
+        return -path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
-# --- what the index depends on --------------------------------------------------------------------------------
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=12).hexdigest().encode()
 
 
-def _digest(config: Config) -> tuple[str, float]:
-    """A digest of everything the index depends on, and the time of the newest change among the files."""
-    digest = hashlib.blake2b(json.dumps(_key(config), sort_keys=True).encode(), digest_size=12)
-    newest = 0.0
-    roots = [Path(config.dataset.bids_dir)]
-    if config.fmri.source != "raw" and config.dataset.derivatives:
-        roots.append(Path(config.dataset.derivatives))
-    for root in roots:
-        for relative, state, changed in _states(root):
-            digest.update(f"{relative}\0{state}\n".encode())
-            newest = max(newest, changed)
-        digest.update(b"\0\0")
-    return digest.hexdigest(), newest
+# --- what every record depends on -----------------------------------------------------------------------------
 
 
-def _key(config: Config) -> dict[str, Any]:
-    dataset = config.dataset.model_dump(mode="json", exclude={"simulate"})
+def _digest(source: Source) -> str:
+    return hashlib.blake2b(json.dumps(_key(source), sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def _key(source: Source) -> dict[str, Any]:
+    """All that a record is made from, but for files of the dataset; filters choose among records, later."""
+    fmri = source.config.fmri
     return {
         "version": __version__,
         "code": _code(),
-        "dataset": dataset,
-        "roots": [os.path.abspath(dataset[k]) for k in ("bids_dir", "derivatives") if dataset[k]],
-        "source": config.fmri.source,
-        "space": config.fmri.space,
-        "atlas": config.fmri.atlas.name,
+        "roots": [str(root) for root in (source.raw_root, source.root)],
+        "absolute": [os.path.abspath(root) for root in (source.raw_root, source.root)],
+        "source": fmri.source,
+        "space": fmri.space,
+        "resolution": fmri.resolution,
+        "atlas": fmri.atlas.name,
+        "queries": {name: query.text() for name, query in source.queries.items()},
     }
 
 
@@ -152,45 +132,3 @@ def _code() -> str:
     for module in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(module.read_bytes())
     return digest.hexdigest()
-
-
-def _states(root: Path) -> Iterator[tuple[str, str, float]]:
-    """Name, state and time of change of every file that the index may look at, in a stable order.
-
-    A link counts with the file it points to; a dangling link with itself.
-    """
-    pending: list[tuple[Path, str, int]] = [(root, "", 0)]
-    while pending:
-        folder, prefix, depth = pending.pop()
-        try:
-            with os.scandir(folder) as entries:
-                listing = sorted(entries, key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            raise UserError(f"{folder} may not be read by this user; change its permissions.") from error
-        for entry in listing:
-            if entry.name == "dataset_description.json" or _RELEVANT.search(entry.name):
-                yield _state(entry, prefix + entry.name)
-            elif _is_level(entry.name, depth) and entry.is_dir():
-                below = 3 if entry.name in _MODALITIES else depth + 1
-                yield prefix + entry.name, "folder", 0.0
-                pending.append((Path(entry.path), f"{prefix}{entry.name}/", below))
-
-
-def _is_level(name: str, depth: int) -> bool:
-    """Whether a folder may hold runs: ``sub-*`` at the root, then ``ses-*``, then the modalities."""
-    if depth == 0:
-        return name.startswith("sub-")
-    return (depth == 1 and name.startswith("ses-")) or (depth in (1, 2) and name in _MODALITIES)
-
-
-def _state(entry: os.DirEntry, name: str) -> tuple[str, str, float]:
-    try:
-        status = entry.stat()
-        kind = "file"
-    except FileNotFoundError:
-        status = entry.stat(follow_symlinks=False)
-        kind = "dangling"
-    changed = max(status.st_mtime, status.st_ctime)
-    return name, f"{kind} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}", changed

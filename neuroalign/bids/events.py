@@ -119,24 +119,20 @@ def presentation_table(
         `PRESENTATION_COLUMNS`, by run and onset. `duration` is NaN where the table does not tell: the length of the
         stimulus bounds it later.
     """
-    rows = [
-        {c: run[c] for c in RUN_COLUMNS}
-        | {
-            "onset": s.onset,
-            "duration": s.duration,
-            "offset": s.offset,
-            "trial_type": s.trial_type,
-            "name": s.name,
-        }
-        for run, shown in runs
-        for s in shown
-    ]
-    table = pd.DataFrame(rows, columns=[*PRESENTATION_COLUMNS, "name"])
-    table = table.astype({c: float for c in PRESENTATION_COLUMNS if c not in PRESENTATION_TEXT})
-    ids = stimulus_ids(table["name"])
+    columns: dict[str, list] = {column: [] for column in (*PRESENTATION_COLUMNS, "name")}
+    for run, shown in runs:
+        for showing in shown:
+            for column in RUN_COLUMNS:
+                columns[column].append(run[column])
+            for column, value in zip(Showing._fields, showing, strict=True):
+                columns[column].append(value)
+    names = columns["name"]
+    ids = stimulus_ids(names)
     files = {name: str(Path(stimuli_dir) / name) for name in ids}
-    table["stimulus"] = [ids[name] for name in table["name"]]
-    table["stimulus_file"] = [files[name] for name in table["name"]]
+    columns["stimulus"] = [ids[name] for name in names]
+    columns["stimulus_file"] = [files[name] for name in names]
+    table = pd.DataFrame(columns)
+    table = table.astype({c: float for c in PRESENTATION_COLUMNS if c not in PRESENTATION_TEXT})
     return table[list(PRESENTATION_COLUMNS)].astype(dict.fromkeys(PRESENTATION_TEXT, str))
 
 
@@ -166,7 +162,7 @@ def showings(events: pd.DataFrame, source: str | Path) -> list[Showing]:
             Showing(
                 onset,
                 duration if duration > 0 else math.nan,
-                _relative(names[line], where),
+                relative_stimulus(names[line], f"{where}: stim_file"),
                 0.0 if math.isnan(offset) else offset,
                 kind,
             )
@@ -213,19 +209,32 @@ def _numbers(
     return numbers
 
 
-def _relative(name: str, where: str) -> str:
-    """A ``stim_file`` as a normal path relative to the stimuli folder, refused if it leaves it."""
+def relative_stimulus(name: str, where: str) -> str:
+    """A stimulus as a normal path relative to the stimuli folder.
+
+    Parameters
+    ----------
+    name : str
+        As in ``stim_file``.
+    where : str
+        The table or key it comes from, and the column, for messages.
+
+    Raises
+    ------
+    UserError
+        If it leaves the folder or names no file.
+    """
     plain = name.strip().replace("\\", "/").removeprefix("bids::").removeprefix("./")
     if plain.lstrip("/").startswith("stimuli/"):
         plain = plain.lstrip("/").removeprefix("stimuli/")
     try:
         inside("the stimuli folder", plain)
     except UserError as error:
-        raise UserError(f"{where}: stim_file {error}") from error
+        raise UserError(f"{where} {error}") from error
     normal = posixpath.normpath(plain)
     if normal == ".":
         raise UserError(
-            f"{where}: stim_file '{name}' names no file; give a path relative to the stimuli folder."
+            f"{where} '{name}' names no file; give a path relative to the stimuli folder."
         )
     return normal
 

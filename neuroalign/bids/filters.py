@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from neuroalign.bids.naming import PREFIXES, bare_label, plain_index
-from neuroalign.config.dataset import Filters
+from neuroalign.config.dataset import Filters, Presentation
 from neuroalign.errors import UserError, nearest
 
 _MOST_LISTED = 12
@@ -30,24 +30,51 @@ def select(runs: pd.DataFrame, filters: Filters) -> pd.DataFrame:
     UserError
         If a label matches no run, or the filters together leave none.
     """
-    keep = pd.Series(True, index=runs.index)
-    active = []
-    for entity in PREFIXES:
-        wanted = getattr(filters, entity)
-        if wanted is None:
-            continue
-        present = sorted(set(runs[entity]) - {""})
-        labels: set[str] = set()
-        for label in wanted:
-            labels |= _matching(entity, label, present)
-        keep &= runs[entity].isin(labels)
-        active.append(f"{entity} {', '.join(wanted)}")
+    keep = matching(runs, filters)
     if len(runs) and not keep.any():
         raise UserError(
-            f"no run matches the filters together ({'; '.join(active)}), though each matches some; "
+            f"no run matches the filters together ({labels_text(filters)}), though each matches some; "
             "loosen one of dataset.filters."
         )
     return runs[keep].reset_index(drop=True)
+
+
+def matching(runs: pd.DataFrame, labels: Filters | Presentation) -> pd.Series:
+    """Which runs have the labels asked for, by entity.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        With columns `subject`, `session`, `task`, `run`.
+    labels : Filters or Presentation
+        Their labels of these entities; None asks for nothing.
+
+    Returns
+    -------
+    Series of bool
+
+    Raises
+    ------
+    UserError
+        If a label matches no run.
+    """
+    keep = pd.Series(True, index=runs.index)
+    for entity in PREFIXES:
+        wanted = getattr(labels, entity)
+        if wanted is None:
+            continue
+        present = sorted(set(runs[entity]) - {""})
+        found: set[str] = set()
+        for label in wanted:
+            found |= _matching(entity, label, present)
+        keep &= runs[entity].isin(found)
+    return keep
+
+
+def labels_text(labels: Filters | Presentation) -> str:
+    """The labels asked for, in words: ``subject 01, 02; task film``."""
+    asked = ((entity, getattr(labels, entity)) for entity in PREFIXES)
+    return "; ".join(f"{entity} {', '.join(wanted)}" for entity, wanted in asked if wanted is not None)
 
 
 def _matching(entity: str, label: str, present: list[str]) -> set[str]:

@@ -1,33 +1,38 @@
-"""The files of every run, for each of the three sources (`fmri.source`).
+"""What the three sources (`fmri.source`) share: the runs they find, and how files are put together by their names.
 
-pybids finds the files; which of them belong together is decided here by their names. What a run's metadata and
-events say is read in `bids.index`.
+pybids finds the files (`bids.scan`); which of them belong together is decided by their names, subject by subject, in
+`bids.raw`, `bids.fmriprep` and `bids.regional`. What a run's metadata and events say is read in `bids.records`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from neuroalign.bids.filters import listed
-from neuroalign.bids.metadata import Tree, sidecar
-from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, build_name, parse_name, run_folder
+from neuroalign.bids.metadata import Tree
+from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, parse_name
+from neuroalign.bids.queries import read_queries
+from neuroalign.bids.scan import Scope
 from neuroalign.config import Config
-from neuroalign.errors import UserError, nearest
+from neuroalign.errors import UserError
 from neuroalign.io import read_json
 
 logger = logging.getLogger(__name__)
 
 IMAGE = (".nii.gz", ".nii")
 # Entities that derivatives add; without them a derivative's name is that of its raw run.
-_DERIVED = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "hemi", "label")
-# Single-echo BOLD at 3 T is usually acquired about here; of several echoes the nearest stands for the run.
-_USUAL_ECHO_S = 0.030
+DERIVED = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "hemi", "label")
+# Of the raw dataset, where the images are those of a derivative: events, and the metadata that the derivative lacks.
+RAW_METADATA = Scope(("func",), ("events",), watched=("bold",))
+
+File = tuple[Path, BidsName]
 
 
 @dataclass
@@ -37,14 +42,83 @@ class FoundRun:
     Attributes
     ----------
     entities : dict of str to str
-        Of the raw run: short key to label, without `VERSION_ENTITIES`.
+        Of the raw run: short key to label, without `naming.VERSION_ENTITIES`.
     files : dict of str to Path
         `bold`, `t1w`, `mask`, `confounds`, `timeseries`: those that there are. A run that is known only by its
         sidecar has the image that the sidecar describes, though it is absent.
+    problems : list of str
+        What is ambiguous about its files, one sentence each.
     """
 
     entities: dict[str, str]
     files: dict[str, Path] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+class Source(ABC):
+    """Where brain data come from, and how the runs of a subject are put together.
+
+    Attributes
+    ----------
+    config : Config
+    queries : dict of str to Query
+        Of the BIDS filter file.
+    root, scope : path, Scope
+        The dataset that holds the brain data, and what is looked for in it.
+    raw_root, raw_scope : path, Scope
+        The raw dataset and what is read of it; for raw data the same.
+    main : str
+        The file that a run's brain data come from: ``bold`` or ``timeseries``.
+    ignored, lenient : tuple of str
+        Entities that a query is not asked about, and those that it is not asked about where a file lacks them:
+        combined outputs bear no echo and no part.
+    """
+
+    main = "bold"
+    ignored: tuple[str, ...] = ()
+    lenient: tuple[str, ...] = VERSION_ENTITIES
+    scope: Scope
+    raw_scope: Scope = RAW_METADATA
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.raw_root = Path(config.dataset.bids_dir)
+        check_dataset(self.raw_root)
+        self.queries = {
+            name: replace(query, ignored=self.ignored, lenient=self.lenient)
+            for name, query in read_queries(config.dataset.filters.bids_filter_file).items()
+        }
+        self.root = self._root()
+
+    @abstractmethod
+    def _root(self) -> Path:
+        """The dataset that holds the brain data; `UserError` if it is none."""
+
+    @abstractmethod
+    def choose(self, files: list[File]) -> dict[str, Any]:
+        """What all subjects decide together (such as the only atlas that there is), as plain values.
+
+        Raises
+        ------
+        UserError
+            If there is nothing of the kind that the configuration asks for.
+        """
+
+    @abstractmethod
+    def runs(self, files: list[File], choice: Mapping[str, Any], raw: Tree) -> list[FoundRun]:
+        """The runs of one subject, from its files."""
+
+    def misnamed(self, files: Iterable[File]) -> list[str]:
+        """A sentence for every file that would be used if its suffix or extension were not in other letters."""
+        problems = []
+        for path, name in files:
+            suffix = next((s for s in self.scope.suffixes if s.lower() == name.suffix.lower()), name.suffix)
+            right = f"{suffix}{name.extension.lower()}"
+            if right != f"{name.suffix}{name.extension}":
+                problems.append(
+                    f"{path} is not named as BIDS has it, so it is not used: let its name end in '_{right}'."
+                )
+        return problems
 
 
 def check_dataset(bids_dir: Path) -> None:
@@ -78,33 +152,52 @@ def check_dataset(bids_dir: Path) -> None:
         )
 
 
-def find_runs(config: Config, raw: Tree, problems: list[str]) -> list[FoundRun]:
-    """All runs of the configured source, unfiltered, by name.
-
-    Parameters
-    ----------
-    config : Config
-    raw : Tree
-        The BIDS dataset.
-    problems : list of str
-        Sentences about ambiguous files are appended.
+def derivatives_root(config: Config) -> Path:
+    """The root of the outputs of another pipeline.
 
     Raises
     ------
     UserError
-        If there are none, or none in the configured space or atlas.
+        If it does not exist or has no subjects; names the folder that was probably meant.
     """
-    if config.fmri.source == "raw":
-        runs = _raw_runs(raw, problems)
-    else:
-        root = _derivatives(config)
-        runs = (_fmriprep_runs if config.fmri.source == "fmriprep" else _timeseries_runs)(
-            config, root, problems
+    root = Path(str(config.dataset.derivatives))
+    if not root.is_dir():
+        raise UserError(
+            f"The derivatives folder {root} does not exist; set dataset.derivatives to the outputs' root."
         )
-    return sorted(runs, key=lambda run: _natural(build_name(run.entities)))
+    if not any(root.glob("sub-*")):
+        raise UserError(
+            f"{root} has no sub-* folders; set dataset.derivatives to the root of the outputs{nested(root)}"
+        )
+    return root
 
 
-def _natural(text: str) -> list[tuple[int, int, str]]:
+def nested(root: Path) -> str:
+    """A hint naming the folders with subjects just below a root, or below its ``derivatives``."""
+    inner = sorted(
+        p
+        for parent in (root, root / "derivatives")
+        if parent.is_dir()
+        for p in parent.iterdir()
+        if p.is_dir() and not p.name.startswith("sub-") and any(p.glob("sub-*/"))
+    )
+    return f"; did you mean {listed(str(p) for p in inner)}?" if inner else ""
+
+
+def parsed(root: Path, names: Iterable[str]) -> list[File]:
+    """Files by path and name; what bears no BIDS name is left out."""
+    files = []
+    for relative in names:
+        try:
+            name = parse_name(relative)
+        except ValueError:
+            continue
+        if "sub" in name.entities:
+            files.append((root / relative, name))
+    return files
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
     """A sort key in which ``run-2`` comes before ``run-10``."""
     return [
         (0, int(part), "") if part.isdigit() else (1, 0, part)
@@ -113,43 +206,7 @@ def _natural(text: str) -> list[tuple[int, int, str]]:
     ]
 
 
-# --- finding files --------------------------------------------------------------------------------------------
-
-
-def _find(root: Path, folders: Iterable[str], suffixes: Iterable[str]) -> list[tuple[Path, BidsName]]:
-    """Files of some suffixes in the modality folders of a dataset, through pybids.
-
-    Only ``sub-*/[ses-*/]<folder>`` is walked: derivatives, stimuli or source data nested in the dataset are not
-    raw data. Nothing is written: the layout lives in memory (`bids.cache` keeps the result).
-    """
-    from bids import BIDSLayout, BIDSLayoutIndexer
-
-    folders, suffixes = "|".join(folders), "|".join(suffixes)
-    elsewhere = [
-        re.compile(r"^/(?!sub-[^/]+(/|$))"),
-        re.compile(rf"^/sub-[^/]+/(?!ses-[^/]+(/|$)|({folders})(/|$))"),
-        re.compile(rf"^/sub-[^/]+/ses-[^/]+/(?!({folders})(/|$))"),
-        re.compile(rf"/({folders})/(?![^/]*_({suffixes})\.(nii|nii\.gz|json|tsv|h5)$)"),
-    ]
-    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=elsewhere)
-    layout = BIDSLayout(root, validate=False, indexer=indexer)
-    # pybids makes paths absolute; ours stay as the configuration gives them.
-    absolute = str(layout.root)
-    found = []
-    for name in sorted(layout.files):
-        relative = os.path.relpath(name, absolute)
-        try:
-            parsed = parse_name(relative)
-        except ValueError:
-            continue
-        if "sub" in parsed.entities:
-            found.append((root / relative, parsed))
-    return found
-
-
-def _grouped(
-    files: Iterable[tuple[Path, BidsName]], without: tuple[str, ...]
-) -> dict[frozenset, list[tuple[Path, BidsName]]]:
+def grouped(files: Iterable[File], without: tuple[str, ...]) -> dict[frozenset, list[File]]:
     """Files by run: equal entities, but for those that are no part of a run's identity."""
     groups = defaultdict(list)
     for path, name in files:
@@ -158,57 +215,29 @@ def _grouped(
     return groups
 
 
-def _run_entities(name: BidsName, without: tuple[str, ...]) -> dict[str, str]:
+def entities_without(name: BidsName, without: tuple[str, ...]) -> dict[str, str]:
+    """The entities of a name but for some."""
     return {k: v for k, v in name.entities.items() if k not in without}
 
 
-def _prefer(
-    files: list[tuple[Path, BidsName]], rank: Callable[[BidsName], tuple], what: str, problems: list[str]
-) -> Path:
+def prefer(
+    files: list[File], rank: Callable[[BidsName], tuple], what: str, problems: list[str]
+) -> File:
     """The best-ranked file; a tie is a problem, and the first by name is taken."""
     ranked = sorted(files, key=lambda item: (rank(item[1]), item[0].name))
     best = ranked[0]
     ties = [path for path, name in ranked if rank(name) == rank(best[1])]
     if len(ties) > 1:
-        problems.append(f"{' and '.join(str(p) for p in ties)} are the {what} of one run: keep one of them.")
+        problems.append(
+            f"{' and '.join(str(p) for p in ties)} are the {what} of one run: keep one of them, or choose with "
+            "dataset.filters.bids_filter_file."
+        )
     elif len(ranked) > 1:
         logger.info("of %d versions %s is taken as the %s", len(ranked), best[0], what)
-    return best[0]
+    return best
 
 
-# --- raw ------------------------------------------------------------------------------------------------------
-
-
-def _raw_runs(raw: Tree, problems: list[str]) -> list[FoundRun]:
-    files = _find(raw.root, ("func", "anat"), ("bold", "T1w"))
-    bold = [(p, n) for p, n in files if n.suffix == "bold" and "task" in n.entities]
-    images = [(p, n) for p, n in bold if n.extension in IMAGE]
-    images += _known_by_sidecar(images, bold)
-    if not images:
-        raise UserError(
-            f"{raw.root} has no BOLD run (sub-*/[ses-*/]func/*_task-*_bold.nii.gz); set dataset.bids_dir to a "
-            "dataset with functional images, or fmri.source to what there is."
-        )
-    anatomy = defaultdict(list)
-    for path, name in files:
-        if name.suffix == "T1w" and name.extension in IMAGE and name.entities.get("part", "mag") == "mag":
-            anatomy[name.entities["sub"]].append((path, name))
-    runs = []
-    for versions in _grouped(images, (*VERSION_ENTITIES, "rec")).values():
-        magnitude = [(p, n) for p, n in versions if n.entities.get("part", "mag") == "mag"]
-        if not magnitude:
-            continue
-        path = _prefer(magnitude, lambda name: _version_rank(name, raw), "BOLD image", problems)
-        found = FoundRun(_run_entities(parse_name(path.name), VERSION_ENTITIES), {"bold": path})
-        if anatomical := _anatomy_of(found.entities, anatomy.get(found.entities["sub"], [])):
-            found.files["t1w"] = anatomical
-        runs.append(found)
-    return runs
-
-
-def _known_by_sidecar(
-    images: list[tuple[Path, BidsName]], files: list[tuple[Path, BidsName]]
-) -> list[tuple[Path, BidsName]]:
+def known_by_sidecar(images: list[File], files: list[File]) -> list[File]:
     """Images that are absent though their own sidecar is there (a download without the large files).
 
     A sidecar with fewer entities than another file beside it is inherited by that file: no image of its own.
@@ -228,151 +257,16 @@ def _known_by_sidecar(
     return absent
 
 
-def _version_rank(name: BidsName, raw: Tree) -> tuple:
-    """Of one acquisition: no reconstruction label first; the echo nearest `_USUAL_ECHO_S`."""
-    echo = name.entities.get("echo")
-    distance = 0.0
-    if echo is not None:
-        folder = raw.root / run_folder(name.entities["sub"], name.entities.get("ses", ""))
-        time = sidecar(folder / str(name), raw).get("EchoTime")
-        known = isinstance(time, (int, float)) and not isinstance(time, bool)
-        # Without echo times the second echo is the usual one.
-        distance = (
-            abs(float(time) - _USUAL_ECHO_S) if known else 1.0 + abs(int(echo) - 2 if echo.isdigit() else 9)
-        )
-    return (bool(name.entities.get("rec")), name.entities.get("rec", ""), distance)
+def source_of(config: Config) -> Source:
+    """The configured source.
 
+    Raises
+    ------
+    UserError
+        If the dataset, the derivatives or the filter file are not what they should be.
+    """
+    from neuroalign.bids.fmriprep import Fmriprep
+    from neuroalign.bids.raw import Raw
+    from neuroalign.bids.regional import Regional
 
-def _anatomy_of(entities: dict[str, str], candidates: list[tuple[Path, BidsName]]) -> Path | None:
-    """The T1w image of the same session, else of any; the plainest name first."""
-    if not candidates:
-        return None
-    session = entities.get("ses", "")
-
-    def rank(item: tuple[Path, BidsName]) -> tuple:
-        path, name = item
-        return (name.entities.get("ses", "") != session, len(name.entities), _natural(path.name))
-
-    return min(candidates, key=rank)[0]
-
-
-# --- derivatives ----------------------------------------------------------------------------------------------
-
-
-def _derivatives(config: Config) -> Path:
-    root = Path(config.dataset.derivatives)
-    if not root.is_dir():
-        raise UserError(
-            f"The derivatives folder {root} does not exist; set dataset.derivatives to the outputs' root."
-        )
-    if not any(root.glob("sub-*")):
-        inner = sorted(p for p in root.iterdir() if p.is_dir() and any(p.glob("sub-*")))
-        hint = f"; did you mean {listed(str(p) for p in inner)}?" if inner else ""
-        raise UserError(
-            f"{root} has no sub-* folders; set dataset.derivatives to the root of the outputs{hint}"
-        )
-    return root
-
-
-def _fmriprep_runs(config: Config, root: Path, problems: list[str]) -> list[FoundRun]:
-    files = _find(root, ("func",), ("bold", "mask", "timeseries", "regressors"))
-    bold = [(p, n) for p, n in files if n.suffix == "bold" and n.entities.get("desc") == "preproc"]
-    space = config.fmri.space
-    chosen = [(p, n) for p, n in bold if n.entities.get("space") == space and "hemi" not in n.entities]
-    images = [(p, n) for p, n in chosen if n.extension in IMAGE]
-    images += _known_by_sidecar(images, chosen)
-    if not images:
-        spaces = sorted({n.entities["space"] for _, n in bold if "space" in n.entities})
-        raise UserError(
-            f"{root} has no preprocessed run (*_desc-preproc_bold.nii.gz) in space '{space}'; found spaces: "
-            f"{listed(spaces)}{nearest(space, spaces)} (fmri.space)"
-        )
-    skip = (*_DERIVED, *VERSION_ENTITIES)
-    masks = {
-        (p.parent, n.key()): p
-        for p, n in files
-        if n.suffix == "mask" and n.entities.get("desc") == "brain" and n.extension in IMAGE
-    }
-    confounds = {}
-    for path, name in files:
-        if name.extension == ".tsv" and name.entities.get("desc") == "confounds":
-            confounds[path.parent, frozenset((k, v) for k, v in name.key() if k not in skip)] = path
-    runs = []
-    for key, versions in _grouped(images, skip).items():
-        path = _prefer(versions, _resolution_rank, "preprocessed image", problems)
-        name = parse_name(path.name)
-        found = FoundRun(_run_entities(name, skip), {"bold": path})
-        mask_key = BidsName(dict(name.entities) | {"desc": "brain"}).key()
-        if (path.parent, mask_key) in masks:
-            found.files["mask"] = masks[path.parent, mask_key]
-        if (path.parent, key) in confounds:
-            found.files["confounds"] = confounds[path.parent, key]
-        runs.append(found)
-    return runs
-
-
-def _resolution_rank(name: BidsName) -> tuple:
-    """Combined before single echoes; no resolution label, then native, then by label."""
-    resolution = name.entities.get("res")
-    echo = name.entities.get("echo", "")
-    return (bool(echo), echo, resolution is not None, resolution != "native", resolution or "")
-
-
-def _timeseries_runs(config: Config, root: Path, problems: list[str]) -> list[FoundRun]:
-    files = [
-        (p, n)
-        for p, n in _find(root, ("func",), ("timeseries",))
-        if n.extension in (".tsv", ".h5") and n.entities.get("desc") not in ("confounds", "physio")
-    ]
-    if not files:
-        raise UserError(
-            f"{root} has no time series (sub-*/[ses-*/]func/*_timeseries.tsv or .h5); set dataset.derivatives to "
-            "their root."
-        )
-    files = _of_atlas(files, config.fmri.atlas.name)
-    files = _of_space(files, config.fmri.space)
-    runs = []
-    for versions in _grouped(files, (*_DERIVED, *VERSION_ENTITIES)).values():
-        path = _prefer(
-            versions, lambda n: (n.entities.get("stat", "mean") != "mean",), "time series", problems
-        )
-        name = parse_name(path.name)
-        runs.append(FoundRun(_run_entities(name, (*_DERIVED, *VERSION_ENTITIES)), {"timeseries": path}))
-    return runs
-
-
-def _atlas_label(name: BidsName) -> str:
-    return name.entities.get("atlas") or name.entities.get("seg", "")
-
-
-def _of_atlas(files: list[tuple[Path, BidsName]], wanted: str | None) -> list[tuple[Path, BidsName]]:
-    """Time series of one atlas; where there are several, `fmri.atlas.name` says which."""
-    labels = sorted({_atlas_label(n) for _, n in files})
-    if len(labels) == 1:
-        return files
-    shown = listed(label or "(none)" for label in labels)
-    if not wanted:
-        raise UserError(
-            f"There are time series of several atlases ({shown}); set fmri.atlas.name to one of them."
-        )
-    plain = re.sub(r"[^a-z0-9]", "", wanted.lower())
-    for matches in (str.__eq__, str.__contains__):
-        hits = [label for label in labels if label and matches(label.lower(), plain)]
-        if len(hits) == 1:
-            return [(p, n) for p, n in files if _atlas_label(n) == hits[0]]
-    raise UserError(
-        f"no time series of atlas '{wanted}'; found atlases: {shown}{nearest(wanted, labels)} (fmri.atlas.name)"
-    )
-
-
-def _of_space(files: list[tuple[Path, BidsName]], wanted: str) -> list[tuple[Path, BidsName]]:
-    """Time series of one space: the configured one, or the only one there is."""
-    spaces = sorted({n.entities.get("space", "") for _, n in files})
-    if len(spaces) == 1:
-        return files
-    if wanted not in spaces:
-        raise UserError(
-            f"There are time series in several spaces ({listed(s or '(none)' for s in spaces)}), none in "
-            f"'{wanted}'; set fmri.space to one of them{nearest(wanted, spaces)}"
-        )
-    return [(p, n) for p, n in files if n.entities.get("space", "") == wanted]
+    return {"raw": Raw, "fmriprep": Fmriprep, "timeseries": Regional}[config.fmri.source](config)

@@ -17,6 +17,10 @@ def _as_list(value):
     return [str(v) for v in values]
 
 
+def _empty_is_none(value):
+    return [] if value is None else value
+
+
 Labels = Annotated[list[str] | None, BeforeValidator(_as_list)]
 
 
@@ -50,6 +54,30 @@ class Filters(Section):
     session: Labels = Field(None, description="Session labels.")
     task: Labels = Field(None, description="Task labels.")
     run: Labels = Field(None, description="Run indices; `1` and `01` are the same run.")
+    bids_filter_file: str | None = Field(
+        None,
+        description="BIDS filter file (JSON) in fMRIPrep's form; its queries `bold` and `t1w` choose among the images.",
+    )
+
+
+class Presentation(Section):
+    """A film that was shown in runs whose events tables do not tell."""
+
+    stimulus: str = Field(description="File of the stimulus, relative to the stimuli folder.")
+    onset: float = Field(
+        0.0, description="Seconds from the first volume to the first frame shown (a lead-in makes it positive)."
+    )
+    duration: float | None = Field(
+        None, gt=0, description="Seconds it was shown; null is to the end of the stimulus."
+    )
+    offset: float = Field(0.0, ge=0, description="Seconds into the stimulus at which it began.")
+    subject: Labels = Field(None, description="Subjects that saw it; null is all.")
+    session: Labels = Field(None, description="Sessions it was shown in; null is all.")
+    task: Labels = Field(None, description="Tasks it was shown in; null is all but rest.")
+    run: Labels = Field(None, description="Runs it was shown in; null is all.")
+    replace_events: bool = Field(
+        False, description="Also where the events table of a run names stimuli: the table is then not used."
+    )
 
 
 class Dataset(Section):
@@ -66,3 +94,7 @@ class Dataset(Section):
         None, description="Folder of the stimulus files; null is `<bids_dir>/stimuli`."
     )
     filters: Filters = Field(default_factory=Filters, description="Which part of the dataset is used.")
+    presentations: Annotated[list[Presentation], BeforeValidator(_empty_is_none)] = Field(
+        default_factory=list,
+        description="What was shown in runs without events that tell; a list of entries with these keys.",
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from neuroalign.config._section import Section
 
@@ -16,6 +16,11 @@ SCHAEFER_LEVELS = {
     "intermediate": r"(^|_)(DorsAttn|SalVentAttn)_",
     "high": r"(^|_)(Limbic|Cont|Default)_",
 }
+
+
+def _as_label(value):
+    # `resolution: 2` is a number to YAML, and a label here.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Preprocess(Section):
@@ -84,6 +89,11 @@ class Fmri(Section):
         "raw", description="What there is: raw BIDS, fMRIPrep outputs, or regional time series (XCP-D)."
     )
     space: str = Field("MNI152NLin2009cAsym", description="Space of the preprocessed images and the atlas.")
+    resolution: Annotated[str | None, BeforeValidator(_as_label)] = Field(
+        None,
+        description="The `res-` label of the fMRIPrep outputs to use where there are several; null takes those "
+        "without a label, then `native`, then the first.",
+    )
     preprocess: Preprocess = Field(default_factory=Preprocess, description="Preprocessing of raw BOLD.")
     atlas: Atlas = Field(default_factory=Atlas, description="The regions.")
     levels: dict[str, str] = Field(

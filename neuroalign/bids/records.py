@@ -1,0 +1,224 @@
+"""What is known of each subject: its files, its runs, and what their events show.
+
+A record is made of one subject alone, from its own files and from what all subjects share; the index is put together
+from the records of all (`bids.index`). So a change in one subject makes one record anew, and the result is what it
+would be from scratch. Records are plain values: `bids.cache` keeps them as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neuroalign.bids.events import NoStimFile, read_events, showings
+from neuroalign.bids.metadata import Tree, applicable, header_repetition_time, sidecar_repetition_time
+from neuroalign.bids.naming import LABEL, build_name, run_folder
+from neuroalign.bids.scan import State, States, find_files, scan
+from neuroalign.bids.sources import FoundRun, Source, parsed
+from neuroalign.errors import UserError
+
+IDENTITY = ("run_id", "subject", "session", "task", "run")
+FILE_COLUMNS = ("bold", "t1w", "events", "mask", "confounds", "timeseries")
+RUN_COLUMNS = (*IDENTITY, "tr", *FILE_COLUMNS)
+
+# File times are this coarse on the coarsest common file systems' clocks; a file changed within such a tick may
+# change again without its times telling.
+_TICK_S = 0.02
+# What git-annex and Git LFS leave in place of content that is not here: a few lines.
+_POINTERS = (b"/annex/objects/", b"version https://git-lfs")
+_POINTER_BYTES = 32768
+
+
+@dataclass
+class Record:
+    """One subject.
+
+    Attributes
+    ----------
+    state : str
+        Of its files (`scan.State`); another state makes everything anew.
+    made_from : str
+        What else the runs depend on: files at the root, and what all subjects decide together.
+    files : list of str
+        What pybids found, relative to the root of the source.
+    runs : list of dict
+        `RUN_COLUMNS`, with `problems`: sentences, by the file that they are about.
+    shown : dict of str to dict
+        By events table: its `showings`, or the `problem`, or that there is `no_column`.
+    problems : list of str
+        What concerns no run.
+    """
+
+    state: str
+    made_from: str = ""
+    files: list[str] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    shown: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-like values, from which ``Record(**values)`` is equal."""
+        return dict(vars(self))
+
+
+def refresh(source: Source, old: Mapping[str, Record]) -> tuple[dict[str, Record], bool]:
+    """The record of every subject: those of `old` that still hold, and new ones.
+
+    Parameters
+    ----------
+    source : Source
+    old : mapping of str to Record
+        By subject folder, made with the same configuration; empty to make all anew.
+
+    Returns
+    -------
+    records : dict of str to Record
+        In the order of the folders' names.
+    changed : bool
+        Whether they differ from `old`.
+
+    Raises
+    ------
+    UserError
+        If a folder may not be read, or the source has nothing of what the configuration asks for.
+    """
+    raw = scan(source.raw_root, source.raw_scope)
+    same = source.root == source.raw_root
+    derived = raw if same else scan(source.root, source.scope)
+    states = {subject: _state(subject, raw, derived, same) for subject in sorted(derived.subjects)}
+    stale = [s for s, state in states.items() if s not in old or old[s].state != state.digest]
+    _settle([states[s] for s in stale])
+    found = find_files(source.root, stale, source.scope)
+    files = {s: found[s] if s in found else old[s].files for s in states}
+    names = {s: parsed(source.root, files[s]) for s in states}
+    choice = source.choose([file for subject in names.values() for file in subject])
+    made_from = json.dumps([raw.shared.digest, derived.shared.digest, choice], sort_keys=True)
+    outdated = [s for s in states if s in found or old[s].made_from != made_from]
+    if outdated:
+        _settle([raw.shared, derived.shared])
+    maker = _Maker(source)
+    records = {}
+    for subject in states:
+        if subject not in outdated:
+            records[subject] = old[subject]
+            continue
+        record = Record(states[subject].digest, made_from, files[subject])
+        maker.fill(record, source.runs(names[subject], choice, maker.raw))
+        record.problems = source.misnamed(names[subject])
+        records[subject] = record
+    return records, bool(outdated) or set(old) != set(records)
+
+
+def _state(subject: str, raw: States, derived: States, same: bool) -> State:
+    state = derived.subjects[subject]
+    other = raw.subjects.get(subject)
+    if same or other is None:
+        return state
+    return State(f"{state.digest}+{other.digest}", max(state.newest, other.newest))
+
+
+def _settle(states: list[State]) -> None:
+    """Wait until the newest change is older than a tick, so that any later one shows in the times."""
+    wait = max((state.newest for state in states), default=0.0) + _TICK_S - time.time()
+    if 0 < wait <= _TICK_S:
+        time.sleep(wait)
+
+
+class _Maker:
+    """Reads metadata and events; what subjects share is read once."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.raw = Tree(source.raw_root)
+        self.derived = self.raw if source.root == source.raw_root else Tree(source.root)
+        self._shown: dict[str, dict[str, Any]] = {}
+
+    def fill(self, record: Record, found: list[FoundRun]) -> None:
+        """The runs of a record, and what their events show."""
+        for run in found:
+            row = self._row(run)
+            record.runs.append(row)
+            if row["events"]:
+                record.shown[row["events"]] = self._events(row["events"])
+
+    def _row(self, found: FoundRun) -> dict[str, Any]:
+        entities = found.entities
+        identity = [build_name(entities), *(entities.get(key, "") for key in ("sub", "ses", "task", "run"))]
+        row: dict[str, Any] = dict(zip(IDENTITY, identity, strict=True))
+        raw_bold = self.raw.root / run_folder(row["subject"], row["session"])
+        raw_bold /= build_name(entities, "bold", ".nii.gz")
+        row |= {column: str(found.files.get(column, "")) for column in FILE_COLUMNS}
+        tables = applicable(raw_bold, self.raw, "events", ".tsv") or applicable(
+            raw_bold, self.raw, "events", ".tsv.gz"
+        )
+        row["events"] = str(tables[-1]) if tables else ""
+        main = found.files[self.source.main]
+        problems = [
+            f"{main}: the label '{label}' of '{key}' may hold letters and digits only; rename the file."
+            for key, label in entities.items()
+            if not LABEL.fullmatch(label)
+        ]
+        row["tr"], timing = self._repetition_time(main, raw_bold)
+        # A file that several runs share is reported once, under the name of the file.
+        absent = {
+            str(path): problem for path in found.files.values() if (problem := content_problem(path, row["run_id"]))
+        }
+        own = [*problems, *timing, *found.problems]
+        row["problems"] = [[str(main), absent.pop(str(main))]] if str(main) in absent else []
+        row["problems"] += [[sentence, sentence] for sentence in own] + [[*item] for item in absent.items()]
+        return row
+
+    def _repetition_time(self, main: Path, raw_bold: Path) -> tuple[float, list[str]]:
+        """From the derivative's sidecar, then the raw run's, then the header of the image; NaN with a problem."""
+        try:
+            value = sidecar_repetition_time(main, self.derived)
+            if value is None and self.derived is not self.raw:
+                value = sidecar_repetition_time(raw_bold, self.raw)
+            if value is None:
+                value = header_repetition_time(main)
+        except UserError as error:
+            return math.nan, [str(error)]
+        if value is None:
+            return math.nan, [
+                f"{main} has no RepetitionTime; add the seconds between volumes to its JSON sidecar."
+            ]
+        return value, []
+
+    def _events(self, path: str) -> dict[str, Any]:
+        if path not in self._shown:
+            try:
+                rows = showings(read_events(Path(path)), path)
+                self._shown[path] = {"showings": [list(row) for row in rows]}
+            except NoStimFile as error:
+                self._shown[path] = {"no_column": str(error)}
+            except UserError as error:
+                self._shown[path] = {"problem": str(error)}
+        return self._shown[path]
+
+
+def content_problem(path: Path, run: str) -> str:
+    """Why the content of a file is not here, and the way to get it; empty if it is here.
+
+    Parameters
+    ----------
+    path : path
+    run : str
+        The run that needs it, for the sentence.
+    """
+    fetch = f"(in a DataLad dataset: `datalad get {path}`) or leave the run out with dataset.filters."
+    try:
+        size = path.stat().st_size
+    except OSError:
+        if path.is_symlink():
+            return f"{run}: {path} is a link to content that is not here; fetch it {fetch}"
+        return f"{run}: {path} is absent, only its sidecar is there; download the image {fetch}"
+    if 0 < size < _POINTER_BYTES:
+        with path.open("rb") as file:
+            if file.read(64).startswith(_POINTERS):
+                return f"{run}: {path} is a pointer to content that is not here; fetch it {fetch}"
+    return ""
