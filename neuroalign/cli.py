@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
     validate = commands.add_parser("validate", help="check config and data; list all problems at once")
     _config_argument(validate)
+    _filter_arguments(validate)
     validate.add_argument("--deep", action="store_true", help="also read every compressed image to its end")
     validate.set_defaults(function=_validate)
 
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Other options are passed on to snakemake, e.g. -n.",
     )
     _config_argument(run)
+    _filter_arguments(run)
     run.add_argument("--cores", default="all", help="cores to use (default: all)")
     run.set_defaults(function=_run)
 
@@ -127,6 +129,48 @@ def _config_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# Options that choose a part of the dataset, as fMRIPrep calls them, and the filters they set.
+_FILTERS = {
+    "subject": ("--participant-label", "--participant_label"),
+    "session": ("--session-id", "--session_id", "--session-label"),
+    "task": ("--task-id", "--task_id", "--task"),
+    "run": ("--run-id", "--run_id"),
+}
+
+
+def _filter_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "part of the dataset", "These options win over dataset.filters of the configuration."
+    )
+    for entity, options in _FILTERS.items():
+        what = "run indices" if entity == "run" else f"{entity} labels"
+        group.add_argument(
+            *options, nargs="+", dest=entity, metavar="LABEL", help=f"{what}, with or without prefix"
+        )
+    group.add_argument(
+        "--bids-filter-file",
+        "--bids_filter_file",
+        metavar="FILE",
+        help="JSON of queries in fMRIPrep's form, which choose among the bold and t1w images",
+    )
+
+
+def _values(args: argparse.Namespace) -> tuple[dict, bool]:
+    """The values of the configuration file with the filters of the command line, and whether there are any."""
+    from neuroalign.config.load import parse_config, read_values
+
+    values = read_values(args.config)
+    names = (*_FILTERS, "bids_filter_file")
+    filters = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if not filters:
+        return values, False
+    # What is no configuration is told before anything is put into it.
+    parse_config(values)
+    dataset = dict(values.get("dataset") or {})
+    dataset["filters"] = dict(dataset.get("filters") or {}) | filters
+    return {**values, "dataset": dataset}, True
+
+
 def _simulate(args: argparse.Namespace) -> int:
     from neuroalign.simulate import PRESETS, make_dataset
 
@@ -147,10 +191,10 @@ def _simulate(args: argparse.Namespace) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    from neuroalign.config import load_config
+    from neuroalign.config import parse_config
     from neuroalign.validate import validate
 
-    problems = validate(load_config(args.config), deep=args.deep)
+    problems = validate(parse_config(_values(args)[0]), deep=args.deep)
     for problem in problems:
         print(f"- {problem}")
     count = "1 problem." if len(problems) == 1 else f"{len(problems)} problems."
@@ -159,11 +203,12 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from neuroalign.config import load_config
+    from neuroalign.config import parse_config
     from neuroalign.errors import Problems
     from neuroalign.validate import validate
 
-    config = load_config(args.config)
+    values, filtered = _values(args)
+    config = parse_config(values)
     if problems := validate(config):
         raise Problems(problems)
     snakefile = ROOT / "Snakefile"
@@ -172,7 +217,8 @@ def _run(args: argparse.Namespace) -> int:
             f"There is no Snakefile in {ROOT}: `neuroalign run` needs a checkout of the repository."
         )
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
-    command += ["--configfile", str(args.config), "--cores", str(args.cores), *args.extra]
+    file = _write_values(values, args.config, config.output_dir) if filtered else args.config
+    command += ["--configfile", str(file), "--cores", str(args.cores), *args.extra]
     if not {"-q", "--quiet", "-n", "--dry-run", "--dryrun", "--verbose"} & set(args.extra):
         # Progress and errors, not every job's list of files.
         command += ["--quiet", "rules", "host"]
@@ -190,6 +236,23 @@ def _run(args: argparse.Namespace) -> int:
     elif page.exists() and "--unlock" not in args.extra:
         print(f"\nDone in {time.monotonic() - started:.0f} s. The report: {page.resolve().as_uri()}")
     return 1 if status else 0
+
+
+def _write_values(values: dict, origin: Path, output_dir: str) -> Path:
+    """Write the configuration that a run with filters uses, so that plain snakemake can go on with it."""
+    import yaml
+
+    from neuroalign.io import atomic_path
+
+    path = Path(output_dir) / "config_with_filters.yaml"
+    with atomic_path(path) as temporary:
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        temporary.write_text(
+            f"# {origin} with the filters of the command line; written by `neuroalign run`.\n{text}",
+            encoding="utf-8",
+        )
+    print(f"neuroalign: the configuration with these filters is {path}", file=sys.stderr)
+    return path
 
 
 def _retrieve(args: argparse.Namespace) -> int:

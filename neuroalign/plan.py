@@ -38,11 +38,13 @@ def make_plan(values: Mapping[str, Any] | Config) -> Plan:
     """
     config = values if isinstance(values, Config) else parse_config(values)
     if config.dataset.simulate:
+        from neuroalign.bids.filters import select_shown
         from neuroalign.simulate.plan import plan_dataset
 
         demo = plan_dataset(config.dataset.simulate, config.dataset.bids_dir)
         checked = _with_demo_atlas(config, str(demo.atlas_image))
-        plan = Plan(checked, demo.runs, demo.presentations, demo.files, demo.truth_files)
+        runs, shown = select_shown(demo.runs, demo.presentations, config.dataset.filters)
+        plan = Plan(checked, runs, shown, demo.files, demo.truth_files)
         _check_inputs(plan)
         return plan
     from neuroalign.bids.cache import load_index

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from neuroalign.bids.cache import load_index
-from neuroalign.bids.filters import listed
+from neuroalign.bids.filters import listed, select_shown
 from neuroalign.bids.index import Index, build_index
 from neuroalign.config import Config
 from neuroalign.errors import Problems, UserError, nearest
@@ -43,7 +43,10 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
         from neuroalign.simulate.plan import plan_dataset
 
         demo = plan_dataset(config.dataset.simulate, config.dataset.bids_dir)
-        _collect(problems, lambda: _split(config, demo.presentations))
+        _collect(
+            problems,
+            lambda: _split(config, select_shown(demo.runs, demo.presentations, config.dataset.filters)[1]),
+        )
     else:
         index = _collect_index(problems, config)
         _collect(problems, lambda: _regions(config))
@@ -195,7 +198,7 @@ def _timing(config: Config, index: Index) -> Iterator[str]:
         end = shape[3] * run["tr"]
         if run["run_id"] in latest.index and latest[run["run_id"]] >= end:
             yield (
-                f"{run['events']}: a stimulus begins at {latest[run['run_id']]:g} s, but {run['run_id']} ends at {end:g} s "
+                f"{run['events'] or 'dataset.presentations'}: a stimulus begins at {latest[run['run_id']]:g} s, but {run['run_id']} ends at {end:g} s "
                 f"({shape[3]} volumes of {run['tr']:g} s); onsets are seconds from the first volume."
             )
 

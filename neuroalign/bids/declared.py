@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Times in a configuration are rounded; two films may share this much.
 _OVERLAP_S = 0.05
+_INSTANT_S = 2 * _OVERLAP_S
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def declared(
             holds &= ~runs["task"].map(is_rest)
         if not holds.any():
             asked = labels_text(presentation) or "any task but rest"
-            problems.append(f"{where} ({presentation.stimulus}) holds for no run ({asked}); correct its labels.")
+            problems.append(
+                f"{where} ({presentation.stimulus}) holds for no run ({asked}); correct its labels."
+            )
         for run_id in runs.loc[holds, "run_id"]:
             shown[run_id].append((showing, number))
     problems += _overlaps(shown)
@@ -102,15 +105,18 @@ def _showing(presentation: Presentation, where: str) -> Showing:
 def _overlaps(shown: dict[str, list[tuple[Showing, int]]]) -> list[str]:
     """A sentence per pair of declarations that show two films at once, with the runs concerned.
 
-    A film shown to its end ends nobody knows when, before it is probed: then only equal onsets overlap for sure.
+    When a film that is shown to its end ends is not known before it is probed: it lasts for an instant here.
     """
     pairs: dict[tuple[int, int], list[str]] = defaultdict(list)
     for run_id, items in shown.items():
-        ordered = sorted(items, key=lambda item: (item[0].onset, item[1]))
-        for (first, one), (second, other) in zip(ordered, ordered[1:], strict=False):
-            lasts = 0.0 if math.isnan(first.duration) else first.duration - _OVERLAP_S
-            if second.onset <= first.onset or second.onset < first.onset + lasts:
-                pairs[min(one, other), max(one, other)].append(run_id)
+        # The film that ends last of those before: a long one may reach beyond its neighbour.
+        ends, last = -math.inf, -1
+        for showing, number in sorted(items, key=lambda item: (item[0].onset, item[1])):
+            if showing.onset < ends - _OVERLAP_S:
+                pairs[min(last, number), max(last, number)].append(run_id)
+            lasts = _INSTANT_S if math.isnan(showing.duration) else showing.duration
+            if showing.onset + lasts > ends:
+                ends, last = showing.onset + lasts, number
     return [
         f"dataset.presentations[{one}] and [{other}] overlap in {listed(ids)}; correct their onsets and durations, or "
         "say with subject, session, task or run which runs each is of."

@@ -233,9 +233,7 @@ def relative_stimulus(name: str, where: str) -> str:
         raise UserError(f"{where} {error}") from error
     normal = posixpath.normpath(plain)
     if normal == ".":
-        raise UserError(
-            f"{where} '{name}' names no file; give a path relative to the stimuli folder."
-        )
+        raise UserError(f"{where} '{name}' names no file; give a path relative to the stimuli folder.")
     return normal
 
 

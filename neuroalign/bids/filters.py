@@ -39,6 +39,14 @@ def select(runs: pd.DataFrame, filters: Filters) -> pd.DataFrame:
     return runs[keep].reset_index(drop=True)
 
 
+def select_shown(
+    runs: pd.DataFrame, presentations: pd.DataFrame, filters: Filters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs that match every filter, and what they show; see `select`."""
+    chosen = select(runs, filters)
+    return chosen, presentations[presentations["run_id"].isin(chosen["run_id"])].reset_index(drop=True)
+
+
 def matching(runs: pd.DataFrame, labels: Filters | Presentation) -> pd.Series:
     """Which runs have the labels asked for, by entity.
 

@@ -188,7 +188,11 @@ def _query(name: str, content: Any, path: str) -> Query:
             continue
         if entity not in LONG_NAMES and entity not in _OTHER:
             hint = f"; did you mean '{_SHORT[entity]}'?" if entity in _SHORT else None
-            hint = hint or nearest(entity, (*LONG_NAMES, *_OTHER)) or "; use pybids' long names, such as acquisition"
+            hint = (
+                hint
+                or nearest(entity, (*LONG_NAMES, *_OTHER))
+                or "; use pybids' long names, such as acquisition"
+            )
             raise UserError(f"{where} has an unknown entity '{entity}'{hint}")
         values = value if isinstance(value, list) else [value]
         if not values or not all(v is None or isinstance(v, (str, int)) for v in values):

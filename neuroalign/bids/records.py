@@ -166,7 +166,9 @@ class _Maker:
         row["tr"], timing = self._repetition_time(main, raw_bold)
         # A file that several runs share is reported once, under the name of the file.
         absent = {
-            str(path): problem for path in found.files.values() if (problem := content_problem(path, row["run_id"]))
+            str(path): problem
+            for path in found.files.values()
+            if (problem := content_problem(path, row["run_id"]))
         }
         own = [*problems, *timing, *found.problems]
         row["problems"] = [[str(main), absent.pop(str(main))]] if str(main) in absent else []

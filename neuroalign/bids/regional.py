@@ -59,8 +59,7 @@ class Regional(Source):
         series = [
             (p, n)
             for p, n in filter(selector(self.queries.get("bold")), self._series(files))
-            if _atlas_label(n) == choice["atlas"]
-            and n.entities.get("space", "") == choice["space"]
+            if _atlas_label(n) == choice["atlas"] and n.entities.get("space", "") == choice["space"]
         ]
         runs = []
         for versions in grouped(series, _SKIPPED).values():

@@ -100,9 +100,7 @@ def scan(root: Path, scope: Scope) -> States:
         for e in listing
         if relevant.fullmatch(e.name) or e.name == "dataset_description.json"
     ]
-    states = {
-        name: _digest(_below(Path(entry.path), scope, relevant)) for name, entry in subjects.items()
-    }
+    states = {name: _digest(_below(Path(entry.path), scope, relevant)) for name, entry in subjects.items()}
     return States(_digest(beside), states)
 
 

@@ -220,9 +220,7 @@ def entities_without(name: BidsName, without: tuple[str, ...]) -> dict[str, str]
     return {k: v for k, v in name.entities.items() if k not in without}
 
 
-def prefer(
-    files: list[File], rank: Callable[[BidsName], tuple], what: str, problems: list[str]
-) -> File:
+def prefer(files: list[File], rank: Callable[[BidsName], tuple], what: str, problems: list[str]) -> File:
     """The best-ranked file; a tie is a problem, and the first by name is taken."""
     ranked = sorted(files, key=lambda item: (rank(item[1]), item[0].name))
     best = ranked[0]

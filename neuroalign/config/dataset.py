@@ -65,7 +65,8 @@ class Presentation(Section):
 
     stimulus: str = Field(description="File of the stimulus, relative to the stimuli folder.")
     onset: float = Field(
-        0.0, description="Seconds from the first volume to the first frame shown (a lead-in makes it positive)."
+        0.0,
+        description="Seconds from the first volume to the first frame shown (a lead-in makes it positive).",
     )
     duration: float | None = Field(
         None, gt=0, description="Seconds it was shown; null is to the end of the stimulus."

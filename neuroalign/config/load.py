@@ -56,6 +56,11 @@ class Config(Section):
             raise ValueError(
                 "video.backbone is 'precomputed': set video.precomputed_dir to the folder of feature files"
             )
+        if self.dataset.simulate and (self.dataset.filters.bids_filter_file or self.dataset.presentations):
+            raise ValueError(
+                "dataset.filters.bids_filter_file and dataset.presentations are for real data: remove them, or set "
+                "dataset.simulate to null"
+            )
         unseen = self.split.by == "subject" or set(self.split.hold_out or ()) == {"subject"}
         alone = [name for name in self.baselines if not name.startswith("pooled_")]
         if unseen and alone:
@@ -84,6 +89,17 @@ def load_config(path: str | os.PathLike) -> Config:
     UserError
         If the file is missing or unreadable, is no YAML mapping, or has wrong keys or values (`Problems`).
     """
+    return parse_config(read_values(path))
+
+
+def read_values(path: str | os.PathLike) -> dict[str, Any]:
+    """The values that a YAML configuration file gives, unchecked and without defaults.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or unreadable, or is no YAML mapping.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -95,7 +111,7 @@ def load_config(path: str | os.PathLike) -> Config:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{path} must hold `key: value` lines.")
-    return parse_config(content or {})
+    return content or {}
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
@@ -138,6 +154,9 @@ def _keys_beside(location: list[str]) -> list[str]:
     """Valid keys of the section that holds the last part of `location`."""
     section: type[BaseModel] | None = Config
     for part in location[:-1]:
+        if part.isdigit():
+            # The place in a list of sections.
+            continue
         field = section.model_fields.get(part) if section else None
         section = section_type(field.annotation) if field else None
     return list(section.model_fields) if section else []

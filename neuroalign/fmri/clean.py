@@ -13,6 +13,7 @@ import pandas as pd
 
 from neuroalign.config.fmri import Clean
 from neuroalign.errors import UserError
+from neuroalign.fmri.confound_names import named_as_nilearn_expects
 from neuroalign.fmri.preprocess.confounds import cosines
 from neuroalign.io import read_tsv
 
@@ -47,9 +48,9 @@ def load_run_confounds(
     Parameters
     ----------
     bold : path
-        Preprocessed BOLD; its name leads nilearn to the confounds beside it (fMRIPrep's naming).
+        Preprocessed BOLD, for messages.
     confounds : path or None
-        The confounds table, for framewise displacement and volumes not at steady state.
+        Its confounds table, whatever its name.
     config : Clean
         `strategy`, `motion` and `fd_threshold_mm`.
     n_volumes : int
@@ -95,9 +96,9 @@ def load_run_confounds(
     from nilearn.interfaces.fmriprep import load_confounds
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), named_as_nilearn_expects(path) as named:
             warnings.simplefilter("ignore")
-            columns, sample_mask = load_confounds(str(bold), demean=True, **options)
+            columns, sample_mask = load_confounds(named, demean=True, **options)
     except ValueError as error:
         raise UserError(
             f"{path} does not serve fmri.clean.strategy '{config.strategy}' ({' '.join(str(error).split())}); choose "

@@ -74,8 +74,9 @@ class BidsTree:
 
     def config(self, source: str = "raw", derivatives: Path | str | None = None, **filters) -> Config:
         fmri = {"source": source, "atlas": {"image": "atlas.nii.gz"}}
-        fmri |= {k: filters.pop(k) for k in ("space", "atlas") if k in filters}
-        dataset = {"bids_dir": str(self.root), "filters": filters}
+        fmri |= {k: filters.pop(k) for k in ("space", "resolution", "atlas") if k in filters}
+        dataset = {"bids_dir": str(self.root), "presentations": filters.pop("presentations", [])}
+        dataset["filters"] = {k: str(v) if k == "bids_filter_file" else v for k, v in filters.items()}
         if derivatives:
             dataset["derivatives"] = str(derivatives)
         return parse_config({"output_dir": str(self.root.parent / "out"), "dataset": dataset, "fmri": fmri})
@@ -91,3 +92,9 @@ def bids(tmp_path: Path) -> BidsTree:
 def derived(bids: BidsTree) -> BidsTree:
     """An empty derivatives dataset, nested in the raw one."""
     return BidsTree(bids.root / "derivatives" / "pipeline")
+
+
+@pytest.fixture(scope="session")
+def new_tree() -> type[BidsTree]:
+    """For tests that make data sets of their own."""
+    return BidsTree

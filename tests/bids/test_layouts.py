@@ -274,7 +274,7 @@ PROBLEMS = [
     (
         no_stim_file,
         [
-            r"no column 'stim_file' \(found: onset, duration\).*same holds for sub-01_task-loc_run-2\. Or leave"
+            r"no column 'stim_file' \(found: onset, duration\).*same holds for sub-01_task-loc_run-2\. Or declare"
         ],
     ),
     (no_repetition_time, [r"has no RepetitionTime; add the seconds"]),
