@@ -299,6 +299,11 @@ class Plan:
         return [f"{self.out}/pairs/sub-{subject}.h5" for subject in self.runs["subject"].drop_duplicates()]
 
     @property
+    def sweep_files(self) -> list[str]:
+        """The curves of the lag, where it is swept."""
+        return [f"{self.out}/pairs/lag_sweep.tsv"] if self.checked.hrf.sweeps else []
+
+    @property
     def branches(self) -> list[str]:
         """One model per seed, or per fold and seed."""
         seeds, folds = self.checked.train.seeds, self.checked.split.folds

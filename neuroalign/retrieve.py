@@ -178,7 +178,7 @@ def _embed_run(
     from neuroalign.pairs.windows import brain_window
 
     with _about(path):
-        series = _read_brain(path, model)
+        series = _read_brain(path, model, subject)
         if onsets:
             starts = np.asarray(onsets, float)
         else:
@@ -193,7 +193,7 @@ def _embed_run(
         return starts, model.embed_fmri(series, subject or series.attributes.get("subject") or None, starts)
 
 
-def _read_brain(path: Path, model: TrainedModel) -> RoiSeries:
+def _read_brain(path: Path, model: TrainedModel, subject: str | None) -> RoiSeries:
     if path.suffix == ".h5":
         return read_series(path)
     if path.suffix != ".tsv" or path.is_dir():
@@ -208,8 +208,8 @@ def _read_brain(path: Path, model: TrainedModel) -> RoiSeries:
         times = times_from_sidecar(len(table), tr, metadata)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} needs a sidecar {beside.name} with RepetitionTime (seconds).") from None
-    levels = {}
-    for level, labels in model.unit_labels.items():
+    levels, units = {}, model.units_of(subject)
+    for level, labels in units.items():
         missing = [label for label in labels if label not in table]
         if missing:
             raise UserError(f"{path} lacks region '{missing[0]}' of level '{level}': use the model's atlas.")
@@ -220,4 +220,4 @@ def _read_brain(path: Path, model: TrainedModel) -> RoiSeries:
         levels[level] = (data - np.nanmean(data, 0)) / np.maximum(np.nanstd(data, 0), 1e-12)
     keep = np.all([np.isfinite(data).all(1) for data in levels.values()], axis=0)
     levels = {level: np.nan_to_num(data) for level, data in levels.items()}
-    return RoiSeries(levels, dict(model.unit_labels), times, keep, {"tr": tr, "source": "timeseries"})
+    return RoiSeries(levels, dict(units), times, keep, {"tr": tr, "source": "timeseries"})

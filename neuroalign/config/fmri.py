@@ -82,6 +82,35 @@ class Clean(Section):
     standardize: bool = Field(True, description="Scale every unit to unit variance within its run.")
 
 
+class Selection(Section):
+    """Which units are kept: by how reliably they answer to training clips shown more than once."""
+
+    method: Literal["none", "reliability"] = Field(
+        "none",
+        description="`none` keeps every unit; `reliability` those that answer alike whenever a training clip is shown again.",
+    )
+    minimum_r: float | None = Field(
+        0.1,
+        ge=-1,
+        lt=1,
+        description="Least reliability: the correlation expected between two presentations; null sets no limit.",
+    )
+    keep: float | None = Field(
+        None,
+        gt=0,
+        description="At most this share (below 1) or number (from 1) of each level's units, the most reliable ones; "
+        "null sets no limit.",
+    )
+
+    @model_validator(mode="after")
+    def _selects(self):
+        if self.keep is not None and self.keep > 1 and self.keep != int(self.keep):
+            raise ValueError("keep must be a share below 1 or a whole number of units")
+        if self.method == "reliability" and self.minimum_r is None and self.keep is None:
+            raise ValueError("selection by reliability needs minimum_r or keep")
+        return self
+
+
 class Fmri(Section):
     """The brain side."""
 
@@ -102,6 +131,7 @@ class Fmri(Section):
     )
     units: Literal["parcels", "voxels"] = Field("parcels", description="What a level's columns are.")
     clean: Clean = Field(default_factory=Clean, description="Signal cleaning.")
+    selection: Selection = Field(default_factory=Selection, description="Which units are kept.")
 
     @field_validator("levels")
     @classmethod
@@ -132,10 +162,37 @@ class Hrf(Section):
         (0.0, 12.0),
         description="Volumes from this long after clip start to this long after clip end (adaptive).",
     )
-    shift_s: float = Field(5.0, ge=0, le=15, description="The lag of `shift`, in seconds.")
+    shift_s: Annotated[float, Field(ge=0, le=15)] | Literal["sweep"] = Field(
+        5.0,
+        description="The lag of `shift`, in seconds; `sweep` chooses it per brain level and fold on validation clips.",
+    )
+    sweep_s: tuple[float, float, float] = Field(
+        (2.0, 9.0, 0.5), description="First lag, last lag and step of the sweep, in seconds."
+    )
 
     @model_validator(mode="after")
     def _ordered(self):
         if self.window_s[0] >= self.window_s[1]:
             raise ValueError("window_s must be [first, last] with first < last")
+        first, last, step = self.sweep_s
+        if not (0 <= first < last <= 20 and step > 0):
+            raise ValueError("sweep_s must be [first, last, step] with 0 <= first < last <= 20 and step > 0")
+        if (last - first) / step > 100:
+            raise ValueError("sweep_s asks for more than 100 lags: take a larger step")
         return self
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether the lag is chosen on validation clips."""
+        return self.method == "shift" and self.shift_s == "sweep"
+
+    @property
+    def lags_s(self) -> tuple[float, ...]:
+        """The lags of the sweep."""
+        first, last, step = self.sweep_s
+        return tuple(round(first + i * step, 6) for i in range(int((last - first) / step + 1e-6) + 1))
+
+    @property
+    def aligned(self) -> bool:
+        """Whether windows are cut with the delay dealt with already."""
+        return self.method != "adaptive" and not self.sweeps

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroalign.evaluation.baselines._data import Material, Part, cosine
+from neuroalign.evaluation.baselines._data import Material, Part
 from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.pairs.linear import cosine
 
 
 def repeat_to_repeat(data: Material) -> dict[str, SubjectScores]:

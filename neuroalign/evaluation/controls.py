@@ -29,14 +29,14 @@ import numpy as np
 import pandas as pd
 
 from neuroalign.config.evaluate import Evaluate
-from neuroalign.evaluation.baselines._data import Material, cosine, flat, lag_for, material, score_test
-from neuroalign.evaluation.baselines._solve import decompose
+from neuroalign.evaluation.baselines._data import Material, lag_for, material, score_test
 from neuroalign.evaluation.baselines.ridge import fit_and_score
 from neuroalign.evaluation.bootstrap import resample_weights
 from neuroalign.evaluation.retrieval import LOWER_IS_BETTER
 from neuroalign.evaluation.scores import SubjectScores
 from neuroalign.evaluation.statistics import Judge, Measure, average
 from neuroalign.evaluation.trials import DIRECTIONS, Trials, make_trials, order_scores
+from neuroalign.pairs.linear import cosine, decompose, flat
 from neuroalign.pairs.store import BrainWindows, PairedDataset
 
 COLUMNS = (

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts
 from neuroalign.pairs.store import BrainWindows, VideoWindows
 from neuroalign.video import shards
 
+Brain = TypeVar("Brain", BrainWindows, RoiSeries)
 FORMAT = 1
 WEIGHTS_FILE, META_FILE = "model.safetensors", "model.json"
 
@@ -45,9 +46,12 @@ class TrainedModel:
     unit_labels : dict of str to list of str
         Labels of the units of each brain level (of the first subject, where they differ).
     geometry : dict
-        `duration_s`, `step_s` and `hrf` (as the configuration section): how clips are cut.
+        `duration_s`, `step_s` and `hrf` (as the configuration section): how clips are cut; with a swept lag also
+        `lags_s`, seconds by level.
     meta : dict
         `stage`, `seed`, `config`, `provenance`.
+    subject_units : dict of str to dict of str to list of str
+        `unit_labels` of every subject where they differ (voxels); else empty.
     """
 
     network: NeuroAlign
@@ -57,6 +61,11 @@ class TrainedModel:
     unit_labels: dict[str, list[str]]
     geometry: dict[str, Any]
     meta: dict[str, Any]
+    subject_units: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+
+    def units_of(self, subject: str | None) -> dict[str, list[str]]:
+        """Labels of the units of each level that the model reads in a subject."""
+        return self.subject_units.get(subject or "", self.unit_labels)
 
     def embed_fmri(
         self,
@@ -69,7 +78,8 @@ class TrainedModel:
         Parameters
         ----------
         windows : BrainWindows or RoiSeries
-            Windows as the paired dataset holds them, or the series of a whole run together with `onset_s`.
+            Windows as the paired dataset holds them, or the series of a whole run together with `onset_s`. Of more units
+            than the model reads (selected voxels), its own are taken by their labels.
         subject : str, optional
             A subject of the training data has parameters of its own; others use the shared ones (parcels only).
         onset_s : array of shape (n,) or float, optional
@@ -86,7 +96,7 @@ class TrainedModel:
             one of voxels and the subject unknown.
         """
         if isinstance(windows, RoiSeries):
-            windows = self._cut(windows, onset_s)
+            windows = self._cut(self._own_units(windows, subject), onset_s)
         return embed_brain(self.network, self.brain_input(windows, subject))
 
     def embed_video(
@@ -133,12 +143,7 @@ class TrainedModel:
     def brain_input(self, windows: BrainWindows, subject: str | None) -> BrainInput:
         """Scaled tensors of brain windows."""
         architecture = self.network.architecture
-        known = subject in architecture.subjects
-        if not known and not architecture.shared_units:
-            raise UserError(
-                f"This model of voxels has a map per subject and knows no subject '{subject}'"
-                f"{nearest(str(subject), architecture.subjects)}; it knows {', '.join(architecture.subjects)}."
-            )
+        windows = self._own_units(windows, subject)
         for level in architecture.brain_levels:
             if level not in windows.levels:
                 raise UserError(f"The brain windows lack level '{level}'{nearest(level, windows.levels)}.")
@@ -156,7 +161,7 @@ class TrainedModel:
             )
             for level in architecture.brain_levels
         }
-        index = architecture.subjects.index(subject) if known else -1
+        index = architecture.subjects.index(subject) if subject in architecture.subjects else -1
         return BrainInput(
             levels,
             torch.from_numpy(np.asarray(windows.times, np.float32)),
@@ -179,9 +184,33 @@ class TrainedModel:
             out[level] = torch.from_numpy(scaler(x))
         return out
 
+    def _own_units(self, brain: Brain, subject: str | None) -> Brain:
+        """Windows or series of the units that the model reads, in its order."""
+        architecture = self.network.architecture
+        if subject not in architecture.subjects and not architecture.shared_units:
+            raise UserError(
+                f"This model of voxels has a map per subject and knows no subject '{subject}'"
+                f"{nearest(str(subject), architecture.subjects)}; it knows {', '.join(architecture.subjects)}."
+            )
+        levels, labels = dict(brain.levels), dict(brain.unit_labels)
+        for level, wanted in self.units_of(subject).items():
+            given = labels.get(level)
+            if given is None or given == wanted or level not in levels:
+                continue
+            place = {label: i for i, label in enumerate(given)}
+            missing = [label for label in wanted if label not in place]
+            if missing:
+                raise UserError(
+                    f"Level '{level}' has {len(given)} units, but lacks '{missing[0]}' of the {len(wanted)} that the "
+                    "model was trained on; use the same atlas and levels."
+                )
+            levels[level] = levels[level][..., [place[label] for label in wanted]]
+            labels[level] = wanted
+        return replace(brain, levels=levels, unit_labels=labels)
+
     def _cut(self, series: RoiSeries, onset_s: np.ndarray | float | None) -> BrainWindows:
         from neuroalign.config.fmri import Hrf
-        from neuroalign.pairs.windows import brain_window
+        from neuroalign.pairs.windows import at_lags, brain_window, step_times
 
         if onset_s is None:
             raise UserError("embed_fmri needs onset_s (seconds) to cut windows out of the series of a run.")
@@ -192,14 +221,12 @@ class TrainedModel:
             raise UserError(
                 f"The run has too few usable volumes for the clip at {bad:g} s; leave that onset out."
             )
-        return BrainWindows(
-            np.arange(len(cut.times)),
-            cut.levels,
-            cut.times,
-            cut.valid,
-            series.unit_labels,
-            hrf.method != "adaptive",
-        )
+        rows = np.arange(len(cut.times))
+        windows = BrainWindows(rows, cut.levels, cut.times, cut.valid, series.unit_labels, hrf.aligned)
+        if not hrf.sweeps:
+            return windows
+        steps = step_times(self.geometry["duration_s"], self.geometry["step_s"])
+        return at_lags(windows, steps, self.geometry["lags_s"])
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write ``model.safetensors`` and ``model.json`` (last: a folder with it is whole)."""
@@ -223,7 +250,10 @@ class TrainedModel:
                     "beta": self.weights.beta,
                     "near_steps": self.weights.near_steps,
                 },
-                "unit_labels": [[level, labels] for level, labels in self.unit_labels.items()],
+                "unit_labels": list(map(list, self.unit_labels.items())),
+                "subject_units": {
+                    s: list(map(list, units.items())) for s, units in self.subject_units.items()
+                },
                 "scalers": {name: list(array.shape) for name, array in self.scalers.arrays().items()},
                 "geometry": self.geometry,
                 **self.meta,
@@ -272,6 +302,8 @@ def load(path: str | os.PathLike, device: str = "cpu") -> TrainedModel:
             side, part = name.removeprefix("centre.").split("/")
             centres.setdefault(side, {})[part] = value
     meta.pop("format"), meta.pop("scalers")
+    # Absent from models of versions before units could be selected.
+    subject_units = {s: dict(map(tuple, units)) for s, units in meta.pop("subject_units", {}).items()}
     return TrainedModel(
         network.to(device).eval(),
         Scalers.of(arrays),
@@ -280,6 +312,7 @@ def load(path: str | os.PathLike, device: str = "cpu") -> TrainedModel:
         dict(map(tuple, meta.pop("unit_labels"))),
         meta.pop("geometry"),
         meta,
+        subject_units,
     )
 
 

@@ -6,14 +6,40 @@ import numpy as np
 
 from neuroalign.fmri.series import RoiSeries
 
+# Grid on which the response of a clip is computed, in seconds: fine against any repetition time.
+_FINE_S = 0.05
+# nilearn's canonical responses last this long.
+_RESPONSE_S = 32.0
+# A clip has a beta only if at least this share of the energy of its response falls on volumes that are kept.
+_SEEN = 0.5
+
+
+def clip_response(duration_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """The canonical response to a clip of constant strength (SPM's, by nilearn).
+
+    Returns
+    -------
+    seconds : array of shape (samples,)
+        After clip start.
+    response : array of shape (samples,)
+        0 at both ends.
+    """
+    from nilearn.glm.first_level import compute_regressor
+
+    seconds = np.arange(0.0, duration_s + _RESPONSE_S + 1.0, _FINE_S)
+    clip = np.array([[0.0], [duration_s], [1.0]])
+    response = compute_regressor(clip, "spm", seconds, oversampling=1, min_onset=0)[0][:, 0]
+    response[-1] = 0.0
+    return seconds, response
+
 
 def separate_betas(
     series: RoiSeries, onsets: np.ndarray, duration_s: float
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Least-squares-separate betas (Mumford et al. 2012, NeuroImage 59:2636).
 
-    For each clip a design of its own: the clip, all other clips together, and a constant, each convolved with
-    the SPM canonical HRF by nilearn. Censored volumes are left out of the fit.
+    For each clip a design of its own: the clip, all other clips together, and a constant. Censored volumes are left out of
+    the fit. Every presentation has its own beta, repeats within a run included.
 
     Parameters
     ----------
@@ -26,31 +52,63 @@ def separate_betas(
     -------
     betas : dict of str to float32 array of shape (n, 1, units)
     usable : bool array of shape (n,)
-        False for a clip whose response lies outside the run or in censored volumes.
+        False for a clip most of whose response lies outside the run or in censored volumes, or that cannot be told
+        apart from the others.
     """
-    from nilearn.glm.first_level import compute_regressor
-
-    keep = series.keep
-    single = np.stack(
-        [
-            compute_regressor(np.array([[onset], [duration_s], [1.0]]), "spm", series.times)[0][:, 0]
-            for onset in onsets
-        ],
-        axis=1,
-    )[keep]
-    total = single.sum(1, keepdims=True)
-    betas = {
-        name: np.zeros((len(onsets), 1, data.shape[1]), np.float32) for name, data in series.levels.items()
-    }
-    # A clip whose response lies outside the run, or wholly in censored volumes, has no beta.
-    usable = (
-        np.abs(single).sum(0) > 0.5 * np.median(np.abs(single).sum(0)) if len(onsets) else np.zeros(0, bool)
-    )
-    stacked = np.concatenate([data[keep] for data in series.levels.values()], axis=1)
+    onsets = np.asarray(onsets, float)
+    single, usable = _responses(series, onsets, duration_s)
+    stacked = np.concatenate([data[series.keep] for data in series.levels.values()], axis=1)
+    found, apart = least_squares_separate(single, stacked)
+    usable &= apart
+    found = np.where(usable[:, None], found, 0.0).astype(np.float32)
     edges = np.cumsum([data.shape[1] for data in series.levels.values()])[:-1]
-    for i in np.flatnonzero(usable):
-        design = np.column_stack([single[:, i], total[:, 0] - single[:, i], np.ones(len(single))])
-        beta = np.linalg.lstsq(design, stacked, rcond=None)[0][0]
-        for name, part in zip(betas, np.split(beta, edges), strict=True):
-            betas[name][i, 0] = part
-    return betas, usable
+    parts = np.split(found, edges, axis=1)
+    return {name: part[:, None] for name, part in zip(series.levels, parts, strict=True)}, usable
+
+
+def _responses(series: RoiSeries, onsets: np.ndarray, duration_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Response of each clip at the middles of the kept volumes (volumes, n), and whether enough of it is seen."""
+    seconds, response = clip_response(duration_s)
+    # One response serves all clips, as they last equally long: read where the middle of each volume falls.
+    after = series.times[series.keep][:, None] - onsets
+    single = np.interp(after, seconds, response, left=0.0, right=0.0)
+    tr = float(series.attributes.get("tr") or np.median(np.diff(series.times)))
+    whole = np.square(response).sum() * _FINE_S / tr
+    return single, np.square(single).sum(axis=0) >= _SEEN * whole
+
+
+def least_squares_separate(single: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""The coefficient of each regressor in a design of itself, the sum of all others and a constant; all in closed form.
+
+    With the means removed (which accounts for the constant), regressor u and the sum v of the others,
+
+    .. math:: \beta = \frac{(v \cdot v)(u \cdot y) - (u \cdot v)(v \cdot y)}{(u \cdot u)(v \cdot v) - (u \cdot v)^2}
+
+    and v·y follows from the sum of all, so that one matrix product serves every regressor and unit.
+
+    Parameters
+    ----------
+    single : array of shape (volumes, n)
+    data : array of shape (volumes, units)
+
+    Returns
+    -------
+    betas : array of shape (n, units)
+    apart : bool array of shape (n,)
+        False where the regressor is constant or proportional to the sum of the others: its beta is then 0.
+    """
+    if not single.size:
+        return np.zeros((single.shape[1], data.shape[1])), np.zeros(single.shape[1], bool)
+    u = single - single.mean(axis=0)
+    y = data - data.mean(axis=0, dtype=np.float64)
+    others = u.sum(axis=1, keepdims=True) - u
+    uy = u.T @ y
+    vy = uy.sum(axis=0) - uy
+    uu, vv, uv = (np.einsum("tn,tn->n", a, b) for a, b in ((u, u), (others, others), (u, others)))
+    # A clip alone in its run has no others to be separated from.
+    alone = vv <= 1e-12 * uu
+    determinant = np.where(alone, uu, uu * vv - uv**2)
+    apart = (uu > 0) & (alone | (determinant > 1e-9 * uu * vv))
+    numerator = np.where(alone[:, None], uy, vv[:, None] * uy - uv[:, None] * vy)
+    betas = np.divide(numerator, determinant[:, None], out=np.zeros_like(numerator), where=apart[:, None])
+    return betas, apart

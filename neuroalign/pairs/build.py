@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from neuroalign.config.fmri import Hrf
+from neuroalign.config.fmri import Hrf, Selection
 from neuroalign.config.pairs import Clips, Split
 from neuroalign.errors import UserError
 from neuroalign.fmri.series import RoiSeries, read_series
 from neuroalign.io import write_json, write_tsv
 from neuroalign.pairs.clips import clip_table
+from neuroalign.pairs.lags import ALL, sweep
+from neuroalign.pairs.reliability import select_units, unit_reliability
 from neuroalign.pairs.splits import assign_splits
-from neuroalign.pairs.store import BrainWindows, VideoWindows, write_brain, write_video
+from neuroalign.pairs.store import BrainWindows, PairedDataset, VideoWindows, write_brain, write_video
 from neuroalign.pairs.windows import Cut, brain_window, step_times, video_steps
 from neuroalign.video.shards import Embedding, read_embedding
 
@@ -38,9 +41,12 @@ def build_pairs(
     clips: Clips,
     hrf: Hrf,
     split: Split,
+    selection: Selection | None = None,
     made_by: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Write ``clips.tsv``, ``sub-<label>.h5``, ``video.h5`` and ``summary.json`` into a folder.
+
+    With ``hrf.shift_s: sweep`` also ``lag_sweep.tsv``: how the lag of each fold was found.
 
     Parameters
     ----------
@@ -50,7 +56,7 @@ def build_pairs(
         ROI series of every run.
     embedding_files : mapping of stimulus to path
     out : path
-    clips, hrf, split : configuration sections
+    clips, hrf, split, selection : configuration sections
     made_by : mapping
         Provenance record.
 
@@ -62,7 +68,8 @@ def build_pairs(
     Raises
     ------
     UserError
-        If nothing can be paired, subjects' levels disagree, or features and `hrf.method` contradict each other.
+        If nothing can be paired, subjects' levels disagree, features and `hrf.method` contradict each other, or a fold
+        has too little to choose its lag or its units by.
     """
     embeddings = {stimulus: read_embedding(path) for stimulus, path in embedding_files.items()}
     _check_convolution(embeddings, hrf)
@@ -94,21 +101,25 @@ def build_pairs(
     table["repeat"] = table.groupby(["subject", "clip_id"]).cumcount()
     table = assign_splits(table, split)
     folds = [f"split_{fold}" for fold in range(split.folds)] if split.folds > 1 else []
-    keep = np.array([c in set(table["clip_id"]) for c in contents])
-    write_video(
-        out / "video.h5",
-        VideoWindows(
-            [c for c, k in zip(contents, keep, strict=True) if k],
-            {level: data[keep] for level, data in video.levels.items()},
-            video.step_times,
-            video.low_level[keep] if video.low_level is not None else None,
-        ),
-        {**made_by, "geometry": geometry},
+    used = set(table["clip_id"])
+    keep = np.array([c in used for c in contents])
+    video = VideoWindows(
+        [c for c, k in zip(contents, keep, strict=True) if k],
+        {level: data[keep] for level, data in video.levels.items()},
+        video.step_times,
+        video.low_level[keep] if video.low_level is not None else None,
     )
     new_row = np.cumsum(usable) - 1
-    for subject in table["subject"].unique():
-        windows = _join(cuts[subject], usable, new_row, hrf)
-        write_brain(out / f"sub-{subject}.h5", windows, {**made_by, "geometry": geometry})
+    brain = {s: _join(cuts.pop(s), usable, new_row, hrf) for s in table["subject"].unique()}
+    pairs = PairedDataset(table, brain, video)
+    curves, per_fold = _choices(pairs, folds or ["split"], hrf, selection or Selection())
+
+    stamp = {**made_by, "geometry": geometry}
+    write_video(out / "video.h5", video, stamp)
+    for subject, windows in brain.items():
+        write_brain(out / f"sub-{subject}.h5", windows, stamp, per_fold[subject])
+    if curves is not None:
+        write_tsv(out / "lag_sweep.tsv", curves)
     summary = {
         "usable": int(usable.sum()),
         "dropped_brain": int(no_brain.sum()),
@@ -121,6 +132,38 @@ def build_pairs(
     # The table comes last: it is what the next stages wait for.
     write_tsv(out / "clips.tsv", table[[*COLUMNS, *folds]])
     return table
+
+
+def _choices(
+    pairs: PairedDataset, splits: list[str], hrf: Hrf, selection: Selection
+) -> tuple[pd.DataFrame | None, dict[str, dict[str, dict[str, np.ndarray]]]]:
+    """What every fold chooses for itself: the lag on its validation clips, then units on its training clips.
+
+    Returns
+    -------
+    curves : DataFrame, optional
+        Of the sweep.
+    per_fold : dict of subject to what `write_brain` takes
+    """
+    per_fold: dict[str, dict[str, dict[str, np.ndarray]]] = {subject: {} for subject in pairs.subjects}
+    levels = list(next(iter(pairs.brain.values())).levels)
+    curves, lags = None, [dict[str, float]() for _ in splits]
+    if hrf.sweeps:
+        curves = sweep(pairs, splits, hrf.lags_s)
+        chosen = curves[curves["chosen"] & (curves["level"] != ALL)]
+        lags = [dict(zip(rows["level"], rows["lag_s"], strict=True)) for _, rows in chosen.groupby("fold")]
+        for found in per_fold.values():
+            found["lag_s"] = {level: np.array([fold[level] for fold in lags]) for level in levels}
+    if selection.method == "reliability":
+        reliable, selected = [], []
+        for fold, (column, lag) in enumerate(zip(splits, lags, strict=True)):
+            part = replace(pairs, clips=pairs.clips.assign(split=pairs.clips[column]))
+            reliable.append(unit_reliability(part, lag))
+            selected.append(select_units(reliable[-1], selection, pairs.same_units, fold))
+        for subject, found in per_fold.items():
+            for name, folds in (("reliability", reliable), ("selected", selected)):
+                found[name] = {level: np.stack([fold[subject][level] for fold in folds]) for level in levels}
+    return curves, per_fold
 
 
 def read_geometry(folder: Path) -> dict[str, Any]:
@@ -223,5 +266,5 @@ def _join(pieces: list[tuple[np.ndarray, Cut, RoiSeries]], usable: np.ndarray, n
         times=np.concatenate([padded(cut.times) for _, cut, _ in pieces])[order],
         valid=np.concatenate([padded(cut.valid) for _, cut, _ in pieces])[order],
         unit_labels=pieces[0][2].unit_labels,
-        aligned=hrf.method != "adaptive",
+        aligned=hrf.aligned,
     )

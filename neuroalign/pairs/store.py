@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from neuroalign.io import atomic_hdf5, open_hdf5, read_strings, read_tsv, stamp
+from neuroalign.pairs.windows import at_lags
 
 CLIP_TEXT_COLUMNS = ("clip_id", "stimulus", "subject", "session", "task", "run", "split", "group")
 
@@ -38,6 +39,8 @@ class BrainWindows:
     aligned : bool
         True if the haemodynamic delay is already dealt with (`shift`, `glm`, `none`): "volumes" are then clip
         steps (or a single beta) and no model should look for a lag. False for `adaptive`.
+    lags_s : dict of str to float
+        Lag per level at which aligned windows were read, where a sweep chose it; else empty.
     """
 
     rows: np.ndarray
@@ -46,16 +49,16 @@ class BrainWindows:
     valid: np.ndarray
     unit_labels: dict[str, list[str]]
     aligned: bool
+    lags_s: dict[str, float] = field(default_factory=dict)
 
     def select(self, keep: np.ndarray) -> BrainWindows:
         """The windows where the boolean array (or index) `keep` says so."""
-        return BrainWindows(
-            self.rows[keep],
-            {level: data[keep] for level, data in self.levels.items()},
-            self.times[keep],
-            self.valid[keep],
-            self.unit_labels,
-            self.aligned,
+        return replace(
+            self,
+            rows=self.rows[keep],
+            levels={level: data[keep] for level, data in self.levels.items()},
+            times=self.times[keep],
+            valid=self.valid[keep],
         )
 
 
@@ -112,6 +115,12 @@ class PairedDataset:
         """Clip steps T."""
         return len(self.video.step_times)
 
+    @property
+    def same_units(self) -> bool:
+        """Whether all subjects have the same units, by their labels."""
+        labels = [windows.unit_labels for windows in self.brain.values()]
+        return all(item == labels[0] for item in labels)
+
     def of(self, subject: str, split: str) -> tuple[BrainWindows, np.ndarray]:
         """Windows of a subject in one part of the split, and the video row of each.
 
@@ -126,14 +135,32 @@ class PairedDataset:
 
 
 def write_brain(
-    path: str | os.PathLike, windows: BrainWindows, made_by: Mapping[str, Any] | None = None
+    path: str | os.PathLike,
+    windows: BrainWindows,
+    made_by: Mapping[str, Any] | None = None,
+    per_fold: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> None:
-    """Write the fMRI shard of one subject."""
+    """Write the fMRI shard of one subject.
+
+    Parameters
+    ----------
+    path : path
+    windows : BrainWindows
+        Of all clips and units, as every fold starts from.
+    made_by : mapping, optional
+        Provenance record.
+    per_fold : mapping of name to mapping of level to array of shape (folds, ...), optional
+        What folds chose for themselves: `lag_s` (folds,) in seconds; `reliability` and `selected` (folds, units).
+        `read_pairs` applies `lag_s` and `selected`.
+    """
     with atomic_hdf5(path) as file:
         for level, data in windows.levels.items():
             chunks = (min(64, max(1, len(data))), *data.shape[1:]) if data.size else None
             file.create_dataset(f"levels/{level}/data", data=data.astype(np.float32), chunks=chunks)
             file.create_dataset(f"levels/{level}/unit_label", data=list(windows.unit_labels[level]))
+        for name, by_level in (per_fold or {}).items():
+            for level, values in by_level.items():
+                file.create_dataset(f"levels/{level}/{name}", data=values)
         file["levels"].attrs["order"] = list(windows.levels)
         file.create_dataset("clip_row", data=windows.rows.astype(np.int64))
         file.create_dataset("times", data=windows.times.astype(np.float32))
@@ -173,29 +200,47 @@ def read_pairs(folder: str | os.PathLike, fold: int = 0, subjects: list[str] | N
     folder : path
         The ``pairs`` folder of the workflow.
     fold : int
-        Which fold's split to use.
+        Which fold's split to use, and whose lag and units where folds chose their own.
     subjects : list of str, optional
         Read only these.
     """
     folder = Path(folder)
     clips = read_clips(folder / "clips.tsv", fold)
     names = [s for s in dict.fromkeys(clips["subject"]) if subjects is None or s in subjects]
-    brain = {subject: _read_brain(folder / f"sub-{subject}.h5") for subject in names}
-    return PairedDataset(clips, brain, _read_video(folder / "video.h5"))
+    video = _read_video(folder / "video.h5")
+    brain = {s: _read_brain(folder / f"sub-{s}.h5", fold, video.step_times) for s in names}
+    return PairedDataset(clips, brain, video)
 
 
-def _read_brain(path: Path) -> BrainWindows:
+def _read_brain(path: Path, fold: int, step_times: np.ndarray) -> BrainWindows:
     with open_hdf5(path) as file:
         group = file["levels"]
         order = [str(n) for n in group.attrs["order"]]
-        return BrainWindows(
+        labels = {n: read_strings(group[n]["unit_label"]) for n in order}
+        chosen = {n: group[n]["selected"][fold] for n in order if "selected" in group[n]}
+        lags = {n: float(group[n]["lag_s"][fold]) for n in order if "lag_s" in group[n]}
+        windows = BrainWindows(
             rows=file["clip_row"][()],
-            levels={n: group[n]["data"][()] for n in order},
+            levels={n: _columns(group[n]["data"], chosen.get(n)) for n in order},
             times=file["times"][()],
             valid=file["valid"][()],
-            unit_labels={n: read_strings(group[n]["unit_label"]) for n in order},
+            unit_labels=labels
+            | {
+                n: [label for label, k in zip(labels[n], keep, strict=True) if k]
+                for n, keep in chosen.items()
+            },
             aligned=bool(file.attrs["aligned"]),
         )
+    return at_lags(windows, step_times, lags) if lags else windows
+
+
+def _columns(data: Any, keep: np.ndarray | None) -> np.ndarray:
+    """All columns of a dataset, or some; chunk by chunk, so that units left out are never all in memory."""
+    if keep is None:
+        return data[()]
+    rows = data.chunks[0] if data.chunks else max(1, len(data))
+    parts = [data[i : i + rows][..., keep] for i in range(0, len(data), rows)]
+    return np.concatenate(parts) if parts else data[()][..., keep]
 
 
 def _read_video(path: Path) -> VideoWindows:

@@ -6,18 +6,24 @@ NIfTI or a video again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuroalign.config.fmri import Hrf
 from neuroalign.fmri.series import RoiSeries
 from neuroalign.pairs.betas import separate_betas
-from neuroalign.pairs.store import BrainWindows
 from neuroalign.video.shards import Embedding
+
+if TYPE_CHECKING:
+    from neuroalign.pairs.store import BrainWindows
 
 # A window is used only if at least this share of the volumes it should have is there and not censored.
 MINIMUM_VALID = 0.5
+# One censored volume may be bridged by interpolation; a longer gap may not. In repetition times.
+_BRIDGE = 2.1
 
 
 @dataclass
@@ -61,7 +67,9 @@ def brain_window(
     hrf : Hrf
         ``adaptive`` keeps every volume from ``window_s[0]`` after clip start to ``window_s[1]`` after clip end,
         with its own time; ``shift`` and ``none`` interpolate the series at the clip steps, ``shift_s`` later or
-        at once; ``glm`` estimates one beta per clip (least squares, separate; Mumford et al. 2012).
+        at once; ``glm`` estimates one beta per clip (least squares, separate; Mumford et al. 2012). A lag that is
+        still to be swept (``shift_s: sweep``) keeps the volumes that any lag needs, with their own times, for `at_lags`;
+        a clip is usable if it can be read at every lag, so that lags are compared on the same clips.
 
     Returns
     -------
@@ -75,6 +83,12 @@ def brain_window(
         shape = (len(onsets), 1)
         return Cut(betas, np.full(shape, duration_s / 2, np.float32), np.ones(shape, bool), usable)
     steps = step_times(duration_s, step_s)
+    if hrf.sweeps:
+        margin = _BRIDGE * _repetition_time(series)
+        reach = (hrf.lags_s[0] - margin, hrf.lags_s[-1] + margin)
+        cut = _volumes_around(series, onsets, duration_s, reach)
+        targets = onsets[:, None, None] + steps + np.array(hrf.lags_s)[:, None]
+        return replace(cut, usable=_covered(series, targets.reshape(len(onsets), -1)).all(1))
     return _interpolated(series, onsets, steps, hrf.shift_s if hrf.method == "shift" else 0.0)
 
 
@@ -98,7 +112,7 @@ def _volumes_around(
 
 def _interpolated(series: RoiSeries, onsets: np.ndarray, steps: np.ndarray, lag: float) -> Cut:
     targets = onsets[:, None] + steps + lag
-    times, tr = series.times[series.keep], _repetition_time(series)
+    times = series.times[series.keep]
     shape = (len(onsets), len(steps))
     if len(times) == 0:
         empty = {name: np.zeros((*shape, data.shape[1]), np.float32) for name, data in series.levels.items()}
@@ -106,9 +120,6 @@ def _interpolated(series: RoiSeries, onsets: np.ndarray, steps: np.ndarray, lag:
             empty, np.tile(steps, (len(onsets), 1)), np.zeros(shape, bool), np.zeros(len(onsets), bool)
         )
     left, right, weight = _bracket(times, targets)
-    # One censored volume may be bridged; a longer gap, or a step outside the run, may not.
-    bridged = times[right] - times[left] <= 2.1 * tr
-    covered = bridged & (targets >= times[0] - 0.51 * tr) & (targets <= times[-1] + 0.51 * tr)
     levels = {}
     for level, data in series.levels.items():
         kept = data[series.keep]
@@ -116,7 +127,17 @@ def _interpolated(series: RoiSeries, onsets: np.ndarray, steps: np.ndarray, lag:
             np.float32
         )
     relative = np.tile(steps, (len(onsets), 1)).astype(np.float32)
-    return Cut(levels, relative, np.ones(shape, bool), covered.all(1))
+    return Cut(levels, relative, np.ones(shape, bool), _covered(series, targets).all(1))
+
+
+def _covered(series: RoiSeries, targets: np.ndarray) -> np.ndarray:
+    """Whether a time lies inside the run and not in a gap of censored volumes; bool array like `targets`."""
+    times, tr = series.times[series.keep], _repetition_time(series)
+    if len(times) == 0:
+        return np.zeros(targets.shape, bool)
+    left, right, _ = _bracket(times, targets)
+    bridged = times[right] - times[left] <= _BRIDGE * tr
+    return bridged & (targets >= times[0] - 0.51 * tr) & (targets <= times[-1] + 0.51 * tr)
 
 
 def _bracket(times: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -193,9 +214,42 @@ def on_steps(windows: BrainWindows, steps: np.ndarray, shift_s: float) -> np.nda
     array of shape (n, T, units)
         Linear interpolation over the valid volumes, ends held; aligned windows are returned as they are.
     """
-    data = np.concatenate(list(windows.levels.values()), axis=2)
     if windows.aligned:
-        return data
+        return np.concatenate(list(windows.levels.values()), axis=2)
+    read = _reader(windows, steps, shift_s)
+    return np.concatenate([read(data) for data in windows.levels.values()], axis=2)
+
+
+def at_lags(windows: BrainWindows, steps: np.ndarray, lags_s: Mapping[str, float]) -> BrainWindows:
+    """Windows aligned by reading each level at a lag of its own, on the steps of the clips.
+
+    Parameters
+    ----------
+    windows : BrainWindows with n windows
+        Not aligned.
+    steps : array of shape (T,)
+        Step centres in seconds after clip start.
+    lags_s : mapping of str to float
+        Seconds, for every level.
+
+    Returns
+    -------
+    BrainWindows
+        Aligned, with T steps per window and `lags_s` kept.
+    """
+    shape = (len(windows.rows), len(steps))
+    return replace(
+        windows,
+        levels={name: _reader(windows, steps, lags_s[name])(data) for name, data in windows.levels.items()},
+        times=np.tile(np.asarray(steps, np.float32), (shape[0], 1)),
+        valid=np.ones(shape, bool),
+        aligned=True,
+        lags_s=dict(lags_s),
+    )
+
+
+def _reader(windows: BrainWindows, steps: np.ndarray, shift_s: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Linear interpolation of levels (n, volumes, units) over the valid volumes, ends held."""
     times = np.where(windows.valid, windows.times, np.inf)
     order = np.argsort(times, axis=1, kind="stable")
     times = np.take_along_axis(times, order, 1)
@@ -206,6 +260,6 @@ def on_steps(windows: BrainWindows, steps: np.ndarray, shift_s: float) -> np.nda
     t_left, t_right = np.take_along_axis(times, left, 1), np.take_along_axis(times, right, 1)
     gap = np.where(t_right > t_left, t_right - t_left, 1.0)
     weight = np.clip(np.where(t_right > t_left, (targets - t_left) / gap, 1.0), 0.0, 1.0)[..., None]
-    rows = np.arange(len(data))[:, None]
+    rows = np.arange(len(times))[:, None]
     before, after = np.take_along_axis(order, left, 1), np.take_along_axis(order, right, 1)
-    return (data[rows, before] * (1 - weight) + data[rows, after] * weight).astype(np.float32)
+    return lambda data: (data[rows, before] * (1 - weight) + data[rows, after] * weight).astype(np.float32)

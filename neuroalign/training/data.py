@@ -105,12 +105,6 @@ def batch_rows(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor
     yield from order.tensor_split(count)
 
 
-def shared_units(pairs: PairedDataset) -> bool:
-    """Whether all subjects have the same units, by their labels."""
-    labels = [windows.unit_labels for windows in pairs.brain.values()]
-    return all(item == labels[0] for item in labels)
-
-
 def trained_subjects(pairs: PairedDataset) -> list[str]:
     """The subjects with training clips; the others (``split.by: subject``) are unseen and share what is learned.
 
@@ -123,7 +117,7 @@ def trained_subjects(pairs: PairedDataset) -> list[str]:
     unseen = [subject for subject in pairs.subjects if subject not in known]
     if not known:
         raise UserError("The train split holds no clip of any subject; change split in the configuration.")
-    if unseen and not shared_units(pairs):
+    if unseen and not pairs.same_units:
         raise UserError(
             f"Subject {unseen[0]} has no training clip, and units that differ between subjects (voxels) cannot be "
             "shared: set fmri.units to parcels, or split by something else than subject."
@@ -137,7 +131,7 @@ def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
     Brain units are z-scored per subject over valid volumes; whitening is pooled over subjects for shared units, per subject
     otherwise. Video features use the distinct training clips.
     """
-    shared, known = shared_units(pairs), trained_subjects(pairs)
+    shared, known = pairs.same_units, trained_subjects(pairs)
     brain: dict[tuple[str, str], Scaler] = {}
     for level in next(iter(pairs.brain.values())).levels:
         scaled, volumes = [], {}

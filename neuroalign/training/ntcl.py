@@ -31,7 +31,6 @@ from neuroalign.training.data import (
     Batch,
     TrainingData,
     fit_scalers,
-    shared_units,
     take_batch,
     to_tensors,
     trained_subjects,
@@ -122,7 +121,7 @@ def architecture_of(pairs: PairedDataset, scalers: Scalers, config: Ntcl) -> Arc
         brain_levels={level: scalers.brain_width(level) for level in first.levels},
         video_levels={level: scalers.video[level].outputs for level in pairs.video.levels},
         subjects=trained_subjects(pairs),
-        shared_units=shared_units(pairs),
+        shared_units=pairs.same_units,
         aligned=first.aligned,
         step_times=[float(t) for t in pairs.video.step_times],
         encoder=config.encoder.model_dump(mode="json"),
@@ -167,7 +166,7 @@ def train_ntcl(
         Provenance, kept in ``model.json``.
     geometry : dict
         `duration_s`, `step_s`, `hrf`: how clips were cut (`pairs.build.read_geometry`), so that the trained model can
-        cut new ones.
+        cut new ones. A lag that was swept is taken from `pairs`.
     """
     out, stage = Path(out), config.ntcl
     device = resolve_device(config)
@@ -202,13 +201,14 @@ def train_ntcl(
         history = trainer.fit(len(data.train.clip), step, validate)
         scores, centres = validation_scores(network, data, config.vq.near_steps)
         weights = choose_weights(scores, config.vq.near_steps)
+    first = next(iter(pairs.brain.values()))
     model = TrainedModel(
         network.cpu().eval(),
         scalers,
         weights,
         centres,
-        next(iter(pairs.brain.values())).unit_labels,
-        geometry,
+        first.unit_labels,
+        geometry | ({"lags_s": first.lags_s} if first.lags_s else {}),
         {
             "stage": "ntcl",
             "seed": seed,
@@ -217,6 +217,7 @@ def train_ntcl(
             "config": config.model_dump(mode="json"),
             "provenance": made_by,
         },
+        {} if pairs.same_units else {subject: w.unit_labels for subject, w in pairs.brain.items()},
     )
     write_tsv(out / "history.tsv", history_table(history))
     write_tsv(out / "delays.tsv", delay_table(network))

@@ -156,6 +156,7 @@ def train_vq(
             "config": config.model_dump(mode="json"),
             "provenance": made_by,
         },
+        start.subject_units,
     )
     levels = list(architecture.brain_levels)
     write_tsv(out / "history.tsv", history_table([row for row in history if row[1] != "usage"]))

@@ -8,12 +8,12 @@ from scipy.linalg import eigh
 
 from neuroalign.errors import UserError
 from neuroalign.evaluation.baselines import NAMES, run_baseline
-from neuroalign.evaluation.baselines._data import cosine, lag_for, material, quality
-from neuroalign.evaluation.baselines._solve import fit_ridge
+from neuroalign.evaluation.baselines._data import lag_for, material
 from neuroalign.evaluation.baselines.cca import fit_cca
 from neuroalign.evaluation.baselines.encoding import noise_whitener
 from neuroalign.evaluation.baselines.infonce import infonce
 from neuroalign.evaluation.retrieval import outranked
+from neuroalign.pairs.linear import cosine, fit_ridge, quality
 from neuroalign.pairs.store import PairedDataset
 
 

@@ -62,7 +62,7 @@ rule extract:
         runtime=60,
     params:
         run=lambda wildcards: PLAN.run(wildcards.run_id),
-        fmri=PLAN.section("fmri", but=("preprocess",)),
+        fmri=PLAN.section("fmri", but=("preprocess", "selection")),
         bids_dir=CONFIG["dataset"]["bids_dir"],
         preproc=PLAN.preproc,
     script:

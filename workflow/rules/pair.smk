@@ -12,6 +12,7 @@ rule pair:
         brain=PLAN.brain_shards,
         video=f"{OUT}/pairs/video.h5",
         summary=f"{OUT}/pairs/summary.json",
+        sweep=PLAN.sweep_files,
     log:
         f"{OUT}/logs/pair/pair.log",
     conda:
@@ -25,5 +26,6 @@ rule pair:
         clips=CONFIG["clips"],
         hrf=CONFIG["hrf"],
         split=CONFIG["split"],
+        selection=CONFIG["fmri"]["selection"],
     script:
         "../scripts/pair.py"

@@ -8,14 +8,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from neuroalign.jobs import job
 
 with job(snakemake):
-    from neuroalign.config.fmri import Hrf
+    from neuroalign.config.fmri import Hrf, Selection
     from neuroalign.config.pairs import Clips, Split
     from neuroalign.io import provenance, read_tsv
     from neuroalign.pairs.build import build_pairs
 
     given, params = snakemake.input, snakemake.params
     text = ("run_id", "subject", "session", "task", "run", "stimulus", "stimulus_file", "trial_type")
-    config = {"clips": params.clips, "hrf": params.hrf, "split": params.split}
+    config = {name: getattr(params, name) for name in ("clips", "hrf", "split", "selection")}
     build_pairs(
         read_tsv(given.presentations, text=text),
         dict(zip(params.run_ids, map(Path, given.series), strict=True)),
@@ -24,5 +24,6 @@ with job(snakemake):
         clips=Clips(**params.clips),
         hrf=Hrf(**params.hrf),
         split=Split(**params.split),
+        selection=Selection(**params.selection),
         made_by=provenance(config, {Path(p).name: p for p in [*given.series, *given.embeddings]}),
     )

@@ -13,10 +13,13 @@ import numpy as np
 
 from neuroalign.errors import UserError
 from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.pairs.lags import best_lag, lag_curve
+from neuroalign.pairs.linear import fit_scale, scaled
 from neuroalign.pairs.store import BrainWindows, PairedDataset
 from neuroalign.pairs.windows import on_steps
 
 LAGS_S = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+_TYPICAL_LAG_S = 5.0
 SPLITS = ("train", "validation", "test")
 
 
@@ -98,34 +101,32 @@ def material(pairs: PairedDataset, lags_s: Sequence[float], target: np.ndarray |
     video = np.concatenate(list(pairs.video.levels.values()), axis=2) if target is None else target
     video = np.asarray(video, np.float32)
     raw: dict[str, dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-    labels = []
     for subject in pairs.subjects:
         raw[subject] = {}
         for name in SPLITS:
             windows, contents = pairs.of(subject, name)
             raw[subject][name] = (_steps(windows, pairs.video.step_times, lags_s), contents, windows.rows)
-        labels.append([list(pairs.brain[subject].unit_labels[k]) for k in pairs.brain[subject].levels])
     steps = next(iter(raw.values()))["train"][0].shape[1]
     if steps != video.shape[1]:
         video = video.mean(axis=1, keepdims=True)
-    same = all(label == labels[0] for label in labels)
+    same = pairs.same_units
     trained = [s for s in raw if len(raw[s]["train"][0])]
     if not trained:
         raise UserError("No subject has training windows; check the split (pairs/clips.tsv).")
-    scales = {s: _scale(raw[s]["train"][0]) for s in trained}
-    common = _scale(np.concatenate([raw[s]["train"][0] for s in trained])) if same else None
+    scales = {s: fit_scale(raw[s]["train"][0]) for s in trained}
+    common = fit_scale(np.concatenate([raw[s]["train"][0] for s in trained])) if same else None
     subjects = {}
     for subject, parts in raw.items():
         scale = scales.get(subject, common)
         if scale is None:
             continue
-        subjects[subject] = {n: Part(_apply(b, scale), c, r) for n, (b, c, r) in parts.items()}
+        subjects[subject] = {n: Part(scaled(b, scale), c, r) for n, (b, c, r) in parts.items()}
     seen = np.unique(np.concatenate([subjects[s]["train"].contents for s in trained]))
     first = pairs.brain[trained[0]]
     copies = raw[trained[0]]["train"][0].shape[2] // sum(d.shape[2] for d in first.levels.values())
     return Material(
         subjects,
-        _apply(video, _scale(video[seen])),
+        scaled(video, fit_scale(video[seen])),
         pairs.video.clip_ids,
         [d.shape[2] for _ in range(copies) for d in first.levels.values()],
         same,
@@ -136,17 +137,6 @@ def _steps(windows: BrainWindows, step_times: np.ndarray, lags_s: Sequence[float
     if windows.aligned:
         return np.concatenate(list(windows.levels.values()), axis=2)
     return np.concatenate([on_steps(windows, step_times, lag) for lag in lags_s], axis=2)
-
-
-def _scale(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    flat = data.reshape(-1, data.shape[-1]).astype(np.float64)
-    mean, deviation = flat.mean(axis=0), flat.std(axis=0)
-    # A constant unit carries nothing: it becomes 0 instead of being divided by rounding errors.
-    return mean, np.where(deviation > 1e-8 * np.maximum(np.abs(mean), 1.0), deviation, np.inf)
-
-
-def _apply(data: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    return ((data - scale[0]) / scale[1]).astype(np.float32)
 
 
 def require_same_units(data: Material, name: str) -> None:
@@ -162,72 +152,12 @@ def lag_for(pairs: PairedDataset) -> tuple[float, ...]:
     """The lag of unaligned data, chosen on validation: the one at which ridge to the features does best.
 
     Chosen once, for all subjects together and for every baseline that reads the brain at one lag: choosing it by the
-    baseline itself would cost several times the work and change little.
+    baseline itself would cost several times the work and change little. Aligned data are read as they are (0).
     """
     if all(windows.aligned for windows in pairs.brain.values()):
         return (0.0,)
-    from neuroalign.evaluation.baselines._solve import fit_ridge
-
-    def criterion(lag: float) -> float:
-        data = material(pairs, (lag,))
-        found = []
-        for subject in data.trained():
-            train, check = data.subjects[subject]["train"], data.subjects[subject]["validation"]
-            if len(check):
-                predict = fit_ridge(flat(train.brain), flat(data.video[train.contents]))(1.0)
-                found.append(quality(predict(check.brain), data.video, check.contents))
-        return float(np.mean(found)) if found else float("nan")
-
-    return (best(LAGS_S, criterion, default=5.0)[0],)
-
-
-def flat(data: np.ndarray) -> np.ndarray:
-    """(n, T, features) to (n·T, features)."""
-    return data.reshape(-1, data.shape[-1])
-
-
-def cosine(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Cosine of concatenated clips after removing the mean over the queries and over the gallery.
-
-    Parameters
-    ----------
-    queries : array of shape (n, T, dim)
-    candidates : array of shape (m, T, dim)
-
-    Returns
-    -------
-    scores : float32 array of shape (n, m)
-
-    Notes
-    -----
-    Both means are taken over the test set when test windows are scored. They use no labels (which window belongs
-    to which clip), but they do assume that the whole gallery is known, as in any retrieval.
-    """
-    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (queries, candidates))
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    a /= np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-12)
-    b /= np.maximum(np.linalg.norm(b, axis=1, keepdims=True), 1e-12)
-    return (a @ b.T).astype(np.float32)
-
-
-def quality(predicted: np.ndarray, video: np.ndarray, contents: np.ndarray) -> float:
-    """The criterion of every choice on validation: mean share of the gallery that the true clip beats.
-
-    Averaged over both directions. It changes smoothly where top-1 of a small validation set moves in jumps.
-    """
-    gallery, truth = np.unique(contents, return_inverse=True)
-    if len(gallery) < 2:
-        return float("nan")
-    return score_quality(cosine(predicted, video[gallery]), truth)
-
-
-def score_quality(scores: np.ndarray, truth: np.ndarray) -> float:
-    """`quality` of a score matrix (windows, contents) with the true column of each window."""
-    own = scores[np.arange(len(truth)), truth]
-    beaten = (scores < own[:, None]).mean() + 0.5 * (scores == own[:, None]).mean()
-    among = scores[:, truth]
-    others = (among < own[None]).mean() + 0.5 * (among == own[None]).mean()
-    return float((beaten + others) / 2)
+    lag = best_lag(lag_curve(pairs, LAGS_S))
+    return (_TYPICAL_LAG_S if lag is None else lag,)
 
 
 def best(options: Iterable, criterion: Callable, default) -> tuple:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroalign.evaluation.baselines._data import cosine, flat, lag_for, material, quality, score_test
+from neuroalign.evaluation.baselines._data import lag_for, material, score_test
 from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.pairs.linear import cosine, flat, quality
 from neuroalign.pairs.store import PairedDataset
 
 CANDIDATES = 20

@@ -12,17 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroalign.evaluation.baselines._data import (
-    best,
-    cosine,
-    flat,
-    lag_for,
-    material,
-    quality,
-    require_same_units,
-    score_test,
-)
+from neuroalign.evaluation.baselines._data import best, lag_for, material, require_same_units, score_test
 from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.pairs.linear import cosine, flat, quality
 from neuroalign.pairs.store import PairedDataset
 
 SHRINKAGE = 0.3

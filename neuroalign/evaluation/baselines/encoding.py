@@ -9,17 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroalign.evaluation.baselines._data import (
-    best,
-    cosine,
-    flat,
-    lag_for,
-    material,
-    score_quality,
-    score_test,
-)
-from neuroalign.evaluation.baselines._solve import fit_ridge
+from neuroalign.evaluation.baselines._data import best, lag_for, material, score_test
 from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.pairs.linear import cosine, fit_ridge, flat, score_quality
 from neuroalign.pairs.store import PairedDataset
 
 ALPHAS = tuple(float(10.0**k) for k in np.arange(-1.0, 3.0, 0.5))

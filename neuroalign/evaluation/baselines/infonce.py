@@ -15,16 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from neuroalign.evaluation.baselines._data import (
-    Material,
-    Part,
-    cosine,
-    material,
-    quality,
-    require_same_units,
-    score_test,
-)
+from neuroalign.evaluation.baselines._data import Material, Part, material, require_same_units, score_test
 from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.pairs.linear import cosine, quality
 from neuroalign.pairs.store import PairedDataset
 
 log = logging.getLogger(__name__)

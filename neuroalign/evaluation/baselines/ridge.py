@@ -7,16 +7,13 @@ import numpy as np
 from neuroalign.evaluation.baselines._data import (
     Material,
     best,
-    cosine,
-    flat,
     lag_for,
     material,
-    quality,
     require_same_units,
     score_test,
 )
-from neuroalign.evaluation.baselines._solve import fit_ridge
 from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.pairs.linear import cosine, fit_ridge, flat, quality
 from neuroalign.pairs.store import PairedDataset
 
 ALPHAS = tuple(float(10.0**k) for k in np.arange(-2.0, 3.5, 0.5))

@@ -1,0 +1,84 @@
+"""Does the sweep of the lag find the true delays of the simulated brain?
+
+On the output folder of a finished demo (`make demo`, or `snakemake --until pair`):
+
+    python benchmarks/lag_sweep.py results
+
+Pairs are cut anew, with `hrf.shift_s: sweep`, for the split of the demo and for cross-validation over its films, and the chosen
+lag of every level and fold is set beside the true time to peak (`truth/delays.tsv`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from neuroalign.config.fmri import Hrf
+from neuroalign.config.pairs import Clips, Split
+from neuroalign.io import read_tsv
+from neuroalign.pairs.build import build_pairs
+from neuroalign.pairs.lags import ALL
+
+SPLITS = {
+    "as the demo": Split(by="stimulus", hold_out={"stimulus": ["film-07", "film-08"]}),
+    "4 folds by stimulus": Split(by="stimulus", folds=4),
+    "2 folds by stimulus": Split(by="stimulus", folds=2),
+}
+
+
+def main() -> None:
+    """Print one line per split, fold and level, and the errors."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="output folder of the demo")
+    parser.add_argument("--tr", type=float, default=2.0, help="repetition time of the demo in seconds")
+    given = parser.parse_args()
+    text = ("run_id", "subject", "session", "task", "run", "stimulus")
+    shown = read_tsv(given.results / "index" / "presentations.tsv", text=text)
+    series = {run: given.results / "roi" / f"{run}_timeseries.h5" for run in shown["run_id"].unique()}
+    films = {
+        name: given.results / "embeddings" / "motion_energy" / f"{name}.h5"
+        for name in shown["stimulus"].unique()
+    }
+    truth = pd.read_csv(given.results / "demo" / "truth" / "delays.tsv", sep="\t").groupby("level")["delay_s"]
+    true = truth.mean().to_dict()
+    for name, split in SPLITS.items():
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            build_pairs(
+                shown,
+                series,
+                films,
+                Path(folder),
+                clips=Clips(strategy="fixed", duration_s=4, stride_s=4),
+                hrf=Hrf(method="shift", shift_s="sweep"),
+                split=split,
+                made_by={},
+            )
+            curves = pd.read_csv(Path(folder) / "lag_sweep.tsv", sep="\t")
+        print(f"\n{name} ({time.perf_counter() - began:.1f} s)")
+        chosen = curves[curves["chosen"]]
+        for level, rows in chosen.groupby("level", sort=False):
+            told = ", ".join(f"{r.lag_s:g} s ({r.r:.2f})" for r in rows.itertuples())
+            known = (
+                f"true {true[level]:.2f} s"
+                if level != ALL
+                else f"mean of the true {np.mean(list(true.values())):.2f} s"
+            )
+            print(f"  {level:14s} {told}; {known}")
+        own = chosen[(chosen["level"] != ALL) & chosen["own"]]
+        error = (own["lag_s"] - own["level"].map(true)).abs()
+        print(
+            f"  levels with a clear curve: within half a TR {(error <= given.tr / 2).sum()} of {len(error)}, "
+            f"mean error {error.mean():.2f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+r"""The haemodynamic lag, swept on validation clips: at which delay does the film predict the brain best?
+
+Ridge regression from features to units is fitted on the training clips of a fold at every lag, and judged on its
+validation clips by the correlation of predicted and measured responses, as encoding models are (Naselaris et al. 2011, NeuroImage
+56:400). Test clips are never read. Identification of clips, the criterion of other choices, is of less use here: it
+saturates where a level tells clips apart, and then every lag near the right one looks alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from neuroalign.errors import UserError
+from neuroalign.pairs.linear import decompose, fit_scale, flat, scaled
+from neuroalign.pairs.store import PairedDataset
+from neuroalign.pairs.windows import on_steps
+
+log = logging.getLogger(__name__)
+ALL = "all"
+"""The curve of all levels read at one lag."""
+
+_ALPHAS = (1.0, 10.0, 100.0)
+
+
+def lag_curve(pairs: PairedDataset, lags_s: Sequence[float]) -> pd.DataFrame:
+    """How well the brain of validation clips is predicted at each lag.
+
+    Parameters
+    ----------
+    pairs : PairedDataset
+        Unaligned windows; only the training and validation clips are read.
+    lags_s : sequence of float
+        Lags in seconds.
+
+    Returns
+    -------
+    DataFrame
+        `level` (every brain level, and ``all`` for all units together), `lag_s` and `r`: the correlation of predicted and
+        measured responses over the steps of the validation clips, averaged over units and subjects. No rows where there is
+        nothing to judge.
+
+    Notes
+    -----
+    Each subject has a map of its own. One without training clips (``split.by: subject``) is predicted by the map of all others
+    together where the units are the same in everyone, and is left out otherwise. The penalty is the one with the highest
+    curve of all levels.
+    """
+    steps = pairs.video.step_times
+    video = np.concatenate(list(pairs.video.levels.values()), axis=2)
+    windows_of = {s: (pairs.of(s, "train"), pairs.of(s, "validation")) for s in pairs.subjects}
+    trained = [s for s, (train, _) in windows_of.items() if len(train[1])]
+    if not trained:
+        raise UserError("No subject has training windows; check the split (pairs/clips.tsv).")
+    seen = [windows_of[s][0][1] for s in trained]
+    video = scaled(video, fit_scale(video[np.unique(np.concatenate(seen))]))
+    judged = [s for s, (_, check) in windows_of.items() if len(np.unique(check[1])) > 1]
+    own = [s for s in judged if s in trained]
+    fits = {s: decompose(flat(video[windows_of[s][0][1]])) for s in own}
+    if pairs.same_units and len(own) < len(judged):
+        others = decompose(flat(video[np.concatenate(seen)]))
+        fits |= dict.fromkeys((s for s in judged if s not in trained), others)
+    edges = {s: np.cumsum([d.shape[2] for d in w.levels.values()])[:-1] for s, w in pairs.brain.items()}
+    levels = list(next(iter(pairs.brain.values())).levels)
+    rows = []
+    for lag in lags_s if fits else ():
+        brain = {s: _z(on_steps(windows_of[s][0][0], steps, lag)) for s in trained}
+        pooled = np.concatenate(list(brain.values())) if len(fits) > len(own) else None
+        for subject, fit in fits.items():
+            windows, contents = windows_of[subject][1]
+            at = fit(flat(pooled if subject not in trained else brain[subject]))
+            measured, films = flat(on_steps(windows, steps, lag)), flat(video[contents])
+            for alpha in _ALPHAS:
+                r = _correlation(at(alpha)(films), measured)
+                for level, values in zip([ALL, *levels], [r, *np.split(r, edges[subject])], strict=True):
+                    rows.append((level, float(lag), alpha, values.mean()))
+    curves = pd.DataFrame(rows, columns=["level", "lag_s", "alpha", "r"])
+    curves = curves.groupby(["alpha", "level", "lag_s"], sort=False, as_index=False)["r"].mean()
+    whole = curves[curves["level"] == ALL]
+    if len(whole):
+        curves = curves[curves["alpha"] == whole.loc[whole["r"].idxmax(), "alpha"]]
+    parts = [curves.loc[curves["level"] == level, ["level", "lag_s", "r"]] for level in [ALL, *levels]]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _z(data: np.ndarray) -> np.ndarray:
+    return scaled(data, fit_scale(data))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson correlation of columns (samples, units); 0 for a constant one."""
+    a, b = (x - x.mean(axis=0, dtype=np.float64) for x in (a, b))
+    size = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    return np.divide((a * b).sum(axis=0), size, out=np.zeros_like(size), where=size > 1e-12)
+
+
+def best_lag(curves: pd.DataFrame, level: str = ALL) -> float | None:
+    """The lag of the highest point of a level's curve; None where nothing was judged."""
+    curve = curves[curves["level"] == level]
+    return float(curve.loc[curve["r"].idxmax(), "lag_s"]) if len(curve) else None
+
+
+def clear_levels(curves: pd.DataFrame, windows: int) -> set[str]:
+    """Levels whose curve says something about their lag.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Of `lag_curve`.
+    windows : int
+        Validation windows of all subjects.
+
+    Returns
+    -------
+    set of str
+        Those whose height is above two standard errors of one correlation over so many independent samples: as if all units
+        were one, and the steps of a clip too.
+    """
+    height = curves.groupby("level")["r"].max()
+    return set(height[height > 2.0 / np.sqrt(windows)].index)
+
+
+def sweep(pairs: PairedDataset, splits: Sequence[str], lags_s: Sequence[float]) -> pd.DataFrame:
+    """Choose a lag per level in every fold, each by its own validation clips.
+
+    Parameters
+    ----------
+    pairs : PairedDataset
+        Unaligned windows of all clips.
+    splits : sequence of str
+        Column of the clip table that holds the split of each fold.
+    lags_s : sequence of float
+
+    Returns
+    -------
+    DataFrame
+        `fold, level, lag_s, r, own, chosen`: the curves of `lag_curve`; `own` is false where a level's curve is too flat to
+        go by, `chosen` marks the lag at which a level is read.
+
+    Raises
+    ------
+    UserError
+        If a fold has no validation clips to judge by.
+
+    Notes
+    -----
+    The response peaks later in higher areas, so every level has a lag of its own, as the delays that ``adaptive``
+    learns; it is the same for all subjects, of whom each has too few validation clips. A level that the film does not
+    predict says nothing about its lag and is read at that of all levels together.
+    """
+    found = []
+    for fold, column in enumerate(splits):
+        part = replace(pairs, clips=pairs.clips.assign(split=pairs.clips[column]))
+        curves = lag_curve(part, lags_s)
+        common = best_lag(curves)
+        if common is None:
+            raise UserError(
+                f"The lag cannot be swept: no subject of fold {fold} has training clips and two validation clips; "
+                "raise split.validation, or set hrf.shift_s to a number."
+            )
+        clear = clear_levels(curves, int((part.clips["split"] == "validation").sum()))
+        chosen = {k: best_lag(curves, k) if k in clear else common for k in curves["level"].unique()}
+        log.info("fold %d: lags %s", fold, ", ".join(f"{k} {v:g} s" for k, v in chosen.items()))
+        at = curves["level"].map(chosen)
+        curves = curves.assign(fold=fold, own=curves["level"].isin(clear), chosen=curves["lag_s"] == at)
+        found.append(curves)
+    return pd.concat(found, ignore_index=True)[["fold", "level", "lag_s", "r", "own", "chosen"]]

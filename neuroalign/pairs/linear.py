@@ -1,0 +1,112 @@
+"""Linear tools that the choice of the lag and the baselines share: scaling, ridge, and the criterion of all choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Predict = Callable[[np.ndarray], np.ndarray]
+Scale = tuple[np.ndarray, np.ndarray]
+
+
+def flat(data: np.ndarray) -> np.ndarray:
+    """(n, T, features) to (n·T, features)."""
+    return data.reshape(-1, data.shape[-1])
+
+
+def fit_scale(data: np.ndarray) -> Scale:
+    """Mean and standard deviation over all but the last axis, for `scaled`."""
+    samples = flat(data).astype(np.float64)
+    mean, deviation = samples.mean(axis=0), samples.std(axis=0)
+    # A constant unit carries nothing: it becomes 0 instead of being divided by rounding errors.
+    return mean, np.where(deviation > 1e-8 * np.maximum(np.abs(mean), 1.0), deviation, np.inf)
+
+
+def scaled(data: np.ndarray, scale: Scale) -> np.ndarray:
+    """Data with the mean removed and divided by the standard deviation of `fit_scale`, as float32."""
+    return ((data - scale[0]) / scale[1]).astype(np.float32)
+
+
+def decompose(x: np.ndarray) -> Callable[[np.ndarray], Callable[[float], Predict]]:
+    """Decompose the inputs of a ridge regression once, for any outputs and any penalty.
+
+    Parameters
+    ----------
+    x : array of shape (samples, inputs)
+
+    Returns
+    -------
+    fit : callable
+        ``fit(y)(alpha)`` gives ``predict``, which maps (..., inputs) to (..., outputs). `alpha` is in units of the
+        mean eigenvalue of the Gram matrix, so that one grid suits any number of samples.
+    """
+    x = np.asarray(x, np.float64)
+    mean_x = x.mean(axis=0)
+    x = x - mean_x
+    dual = x.shape[1] > x.shape[0]
+    values, vectors = np.linalg.eigh(x @ x.T if dual else x.T @ x)
+    values = np.maximum(values, 0.0)
+    unit = max(values.sum() / min(x.shape), 1e-12)
+
+    def fit(y: np.ndarray) -> Callable[[float], Predict]:
+        mean_y = y.mean(axis=0, dtype=np.float64)
+        projected = vectors.T @ (y - mean_y if dual else x.T @ (y - mean_y))
+
+        def at(alpha: float) -> Predict:
+            weights = vectors @ (projected / (values + alpha * unit)[:, None])
+            weights = x.T @ weights if dual else weights
+            return lambda new: (new - mean_x) @ weights + mean_y
+
+        return at
+
+    return fit
+
+
+def fit_ridge(x: np.ndarray, y: np.ndarray) -> Callable[[float], Predict]:
+    """Ridge regression of y (samples, outputs) on x (samples, inputs) for any penalty; see `decompose`."""
+    return decompose(x)(y)
+
+
+def cosine(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Cosine of concatenated clips after removing the mean over the queries and over the gallery.
+
+    Parameters
+    ----------
+    queries : array of shape (n, T, dim)
+    candidates : array of shape (m, T, dim)
+
+    Returns
+    -------
+    scores : float32 array of shape (n, m)
+
+    Notes
+    -----
+    Both means are taken over the test set when test windows are scored. They use no labels (which window belongs
+    to which clip), but they do assume that the whole gallery is known, as in any retrieval.
+    """
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (queries, candidates))
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    a /= np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-12)
+    b /= np.maximum(np.linalg.norm(b, axis=1, keepdims=True), 1e-12)
+    return (a @ b.T).astype(np.float32)
+
+
+def quality(predicted: np.ndarray, video: np.ndarray, contents: np.ndarray) -> float:
+    """The criterion of every choice on validation: mean share of the gallery that the true clip beats.
+
+    Averaged over both directions. It changes smoothly where top-1 of a small validation set moves in jumps.
+    """
+    gallery, truth = np.unique(contents, return_inverse=True)
+    if len(gallery) < 2:
+        return float("nan")
+    return score_quality(cosine(predicted, video[gallery]), truth)
+
+
+def score_quality(scores: np.ndarray, truth: np.ndarray) -> float:
+    """`quality` of a score matrix (windows, contents) with the true column of each window."""
+    own = scores[np.arange(len(truth)), truth]
+    beaten = (scores < own[:, None]).mean() + 0.5 * (scores == own[:, None]).mean()
+    among = scores[:, truth]
+    others = (among < own[None]).mean() + 0.5 * (among == own[None]).mean()
+    return float((beaten + others) / 2)
