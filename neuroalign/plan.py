@@ -157,7 +157,9 @@ class Plan:
     @property
     def preprocess(self) -> dict[str, Any]:
         """What native preprocessing reads from the configuration."""
-        section = {k: v for k, v in self.config["fmri"]["preprocess"].items() if k not in ("engine", "fmriprep")}
+        section = {
+            k: v for k, v in self.config["fmri"]["preprocess"].items() if k not in ("engine", "fmriprep")
+        }
         return {**section, "space": self.config["fmri"]["space"]}
 
     @property

@@ -86,12 +86,16 @@ _FMRIPREP_TAKEN = {
     **dict.fromkeys(("--session-label",), "set dataset.filters.session"),
     **dict.fromkeys(("--bids-filter-file",), "set dataset.filters"),
     **dict.fromkeys(("-w", "--work-dir"), "set fmri.preprocess.fmriprep.work_dir"),
-    **dict.fromkeys(("--nprocs", "--nthreads", "--n-cpus", "--n_cpus"), "set fmri.preprocess.fmriprep.threads"),
+    **dict.fromkeys(
+        ("--nprocs", "--nthreads", "--n-cpus", "--n_cpus"), "set fmri.preprocess.fmriprep.threads"
+    ),
     **dict.fromkeys(("--omp-nthreads",), "set fmri.preprocess.fmriprep.threads"),
     **dict.fromkeys(("--mem", "--mem-mb", "--mem_mb"), "set fmri.preprocess.fmriprep.mem_mb"),
     **dict.fromkeys(("--fs-license-file",), "set fmri.preprocess.fmriprep.fs_license"),
     **dict.fromkeys(("--fs-no-reconall",), "set fmri.preprocess.fmriprep.fs_reconall"),
-    **dict.fromkeys(("--output-layout", "--anat-only", "--level"), "its outputs are the full ones of one layout"),
+    **dict.fromkeys(
+        ("--output-layout", "--anat-only", "--level"), "its outputs are the full ones of one layout"
+    ),
 }
 
 

@@ -156,9 +156,7 @@ def license_problem(config: Config) -> str | None:
             f"or {get}."
         )
     if not Path(file).is_file():
-        return (
-            f"The FreeSurfer license {file} does not exist; correct fmri.preprocess.fmriprep.fs_license, or {get}."
-        )
+        return f"The FreeSurfer license {file} does not exist; correct fmri.preprocess.fmriprep.fs_license, or {get}."
     return None
 
 
