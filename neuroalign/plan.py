@@ -324,6 +324,55 @@ class Plan:
         """Quality records of all runs."""
         return [f"{self.out}/roi/{run_id}_qc.h5" for run_id in self.run_ids]
 
+    # --- pages of runs ------------------------------------------------------------------------------------------
+
+    @property
+    def quality_pages(self) -> list[str]:
+        """The page of every run."""
+        return [f"{self.out}/quality/{run_id}.html" for run_id in self.run_ids]
+
+    def page_files(self, run_id: str) -> dict[str, str]:
+        """What a run's page is drawn from, by the names in `report.run_quality.write_run_page`; 4-D images by name only."""
+        if self.checked.fmri.source == "timeseries":
+            return {}
+        if self.engine is None:
+            row = self.run(run_id)
+            reference = fmriprep.reference_of(row["bold"])
+            found = {"boldref": reference if Path(reference).exists() else ""}
+            found |= {name: row[name] for name in ("bold", "mask", "confounds")}
+            return {name: path for name, path in found.items() if path}
+        done = self.preprocessed(run_id)
+        files = {name: done[name] for name in ("bold", "boldref", "mask", "confounds")}
+        if self.engine == "native":
+            anatomy = self.anatomy_of(run_id)
+            files |= {"t1w": anatomy["t1w_template"], "t1w_mask": anatomy["mask_template"]}
+        return files
+
+    def page_inputs(self, run_id: str) -> list[str]:
+        """Files among `page_files` that are read; their sidecars as well."""
+        files = self.page_files(run_id)
+        whole = files.pop("bold", None)
+        if whole and "boldref" not in files:
+            files["bold"] = whole
+        sidecars = [self.preprocessed(run_id)["bold_json"]] if self.engine else self.sidecars(run_id)
+        return [*files.values(), *(sidecars if whole else [])]
+
+    @property
+    def page_section(self) -> dict[str, Any]:
+        """What a run's page reads from the configuration."""
+        template = {"template": self.checked.fmri.preprocess.template}
+        return {**self.section("fmri", but=("preprocess",)), "preprocess": template}
+
+    def shown(self, run_id: str) -> list[tuple[float, float, str]]:
+        """Onset, duration (seconds) and stimulus of every presentation of a run."""
+        rows = self.presentations[self.presentations["run_id"] == run_id]
+        return [
+            (float(onset), float(duration), str(stimulus))
+            for onset, duration, stimulus in zip(
+                rows["onset"], rows["duration"], rows["stimulus"], strict=True
+            )
+        ]
+
     # --- stimuli ----------------------------------------------------------------------------------------------
 
     @property
@@ -409,7 +458,7 @@ class Plan:
 
         Snakemake would not miss a deleted file on the way to a report that exists; a user would.
         """
-        files = [*self.series_files, *self.quality_files, *self.mezzanine_files]
+        files = [*self.series_files, *self.quality_files, *self.quality_pages, *self.mezzanine_files]
         files += [] if self.precomputed else self.embedding_files
         if self.engine is not None:
             files += [self.preprocessed(run_id)["bold"] for run_id in self.run_ids]

@@ -57,6 +57,11 @@ def run_files(
     }
 
 
+def reference_of(bold: str) -> str:
+    """The mean image (``boldref``) that belongs to a preprocessed BOLD image, whether it is there or not."""
+    return bold.replace("_desc-preproc_bold.nii", "_boldref.nii")
+
+
 @dataclass(frozen=True)
 class Batch:
     """People with the same runs, who share one rule.
