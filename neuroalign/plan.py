@@ -18,7 +18,9 @@ import pandas as pd
 from neuroalign.bids import derivatives
 from neuroalign.bids.metadata import Tree, applicable
 from neuroalign.config import Config, parse_config
+from neuroalign.config.fmri import Fmriprep
 from neuroalign.errors import Problems, UserError
+from neuroalign.fmri import fmriprep
 
 _GPU_BACKBONES = {"resnet101"}
 
@@ -68,6 +70,11 @@ def _check_inputs(plan: Plan) -> None:
             check_space(fmri.atlas.image, fmri.space)
         except UserError as error:
             problems.append(str(error))
+    if plan.engine == "fmriprep" and fmri.space in fmriprep.SURFACES:
+        problems.append(
+            f"fmri.space '{fmri.space}' is a surface, and atlases are laid over volumes; set it to a volumetric space of "
+            "TemplateFlow such as MNI152NLin2009cAsym."
+        )
     if not plan.simulated and not plan.precomputed:
         from neuroalign.validate import missing_stimuli
 
@@ -145,14 +152,17 @@ class Plan:
         return sorted({row["events"] for row in self._rows.values() if row["events"]})
 
     @property
-    def raw(self) -> bool:
-        """Whether preprocessing is ours."""
-        return self.checked.fmri.source == "raw"
+    def engine(self) -> str | None:
+        """What preprocesses raw runs here: ``native`` or ``fmriprep``; None where others did it."""
+        return self.checked.fmri.preprocess.engine if self.checked.fmri.source == "raw" else None
 
     @property
     def preprocess(self) -> dict[str, Any]:
-        """What preprocessing reads from the configuration."""
-        return {**self.config["fmri"]["preprocess"], "space": self.config["fmri"]["space"]}
+        """What native preprocessing reads from the configuration."""
+        section = {
+            k: v for k, v in self.config["fmri"]["preprocess"].items() if k not in ("engine", "fmriprep")
+        }
+        return {**section, "space": self.config["fmri"]["space"]}
 
     @property
     def template_files(self) -> list[str]:
@@ -190,6 +200,72 @@ class Plan:
         """Root of the native engine's derivatives."""
         return f"{self.out}/preproc"
 
+    def preprocessed(self, run_id: str) -> dict[str, str]:
+        """Files that preprocessing a raw run gives, by their names in `derivatives.run_paths`; empty where others did it."""
+        if self.engine is None:
+            return {}
+        if self.engine == "fmriprep":
+            files = fmriprep.run_files(
+                run_id, self._fmriprep_folder, space=self._space, resolution=self._fmriprep.resolution
+            )
+        else:
+            files = derivatives.run_paths(run_id, self.preproc, space=self._space)
+        return {name: str(path) for name, path in files.items()}
+
+    def run_to_extract(self, run_id: str) -> dict[str, str]:
+        """The row of a run with the files that its regions come from; the raw image is then `raw_bold`."""
+        row, done = self.run(run_id), self.preprocessed(run_id)
+        if not done:
+            return row
+        return {**row, "raw_bold": row["bold"], **{k: done[k] for k in ("bold", "mask", "confounds")}}
+
+    # --- fMRIPrep as the engine ---------------------------------------------------------------------------------
+
+    @property
+    def _fmriprep(self) -> Fmriprep:
+        return self.checked.fmri.preprocess.fmriprep
+
+    @property
+    def _fmriprep_folder(self) -> str:
+        return f"{self.out}/fmriprep"
+
+    @cached_property
+    def fmriprep(self) -> fmriprep.Places:
+        """Folders of fMRIPrep's command line."""
+        return fmriprep.Places.of(self.checked, self._fmriprep_folder)
+
+    @cached_property
+    def fmriprep_batches(self) -> list[fmriprep.Batch]:
+        """People with the same runs, who share a rule."""
+        return fmriprep.batches(
+            self._rows.values(),
+            self._fmriprep_folder,
+            space=self._space,
+            resolution=self._fmriprep.resolution,
+        )
+
+    @property
+    def fmriprep_arguments(self) -> str:
+        """The part of fMRIPrep's command line that decides what comes out."""
+        return fmriprep.arguments(self.checked)
+
+    @property
+    def fmriprep_filter(self) -> str:
+        """The BIDS filter file of fMRIPrep, as JSON."""
+        return fmriprep.bids_filter(self.checked)
+
+    def raw_files(self, subject: str, kind: str) -> list[str]:
+        """The raw files of one kind (`bold`, `t1w`) of a person's runs."""
+        found = (row[kind] for row in self._rows.values() if row["subject"] == subject)
+        return sorted({file for file in found if file})
+
+    def raw_sidecars(self, subject: str) -> list[str]:
+        """The sidecars of a person's raw runs."""
+        ids = (run_id for run_id, row in self._rows.items() if row["subject"] == subject)
+        return sorted({file for run_id in ids for file in self.sidecars(run_id)})
+
+    # --- regions ------------------------------------------------------------------------------------------------
+
     def anatomy_of(self, run_id: str) -> dict[str, str]:
         """Files of the anatomy that a run is aligned to, by their names in `derivatives.anatomy_paths`."""
         files = derivatives.anatomy_paths(self.run(run_id)["t1w"], self.preproc, space=self._space)
@@ -198,9 +274,8 @@ class Plan:
     def extract_inputs(self, run_id: str) -> dict[str, Any]:
         """What region extraction of a run reads."""
         files = {"atlas": self.atlas_files}
-        if self.raw:
-            done = derivatives.run_paths(run_id, self.preproc, space=self._space)
-            return {name: str(path) for name, path in done.items()} | files
+        if self.engine is not None:
+            return self.preprocessed(run_id) | files
         row = self.run(run_id)
         names = ("timeseries",) if self.checked.fmri.source == "timeseries" else ("bold", "mask", "confounds")
         files["sidecars"] = self.sidecars(run_id)
@@ -230,7 +305,7 @@ class Plan:
         row = self.run(run_id)
         if self.checked.fmri.source == "timeseries":
             return [str(p) for p in applicable(row["timeseries"], self._derivatives, "timeseries", ".json")]
-        tree = self._dataset if self.raw else self._derivatives
+        tree = self._dataset if self.engine else self._derivatives
         return [str(p) for p in applicable(row["bold"], tree, "bold", ".json")]
 
     @cached_property
@@ -250,6 +325,55 @@ class Plan:
     def quality_files(self) -> list[str]:
         """Quality records of all runs."""
         return [f"{self.out}/roi/{run_id}_qc.h5" for run_id in self.run_ids]
+
+    # --- pages of runs ------------------------------------------------------------------------------------------
+
+    @property
+    def quality_pages(self) -> list[str]:
+        """The page of every run."""
+        return [f"{self.out}/quality/{run_id}.html" for run_id in self.run_ids]
+
+    def page_files(self, run_id: str) -> dict[str, str]:
+        """What a run's page is drawn from, by the names in `report.run_quality.write_run_page`; 4-D images by name only."""
+        if self.checked.fmri.source == "timeseries":
+            return {}
+        if self.engine is None:
+            row = self.run(run_id)
+            reference = fmriprep.reference_of(row["bold"])
+            found = {"boldref": reference if Path(reference).exists() else ""}
+            found |= {name: row[name] for name in ("bold", "mask", "confounds")}
+            return {name: path for name, path in found.items() if path}
+        done = self.preprocessed(run_id)
+        files = {name: done[name] for name in ("bold", "boldref", "mask", "confounds")}
+        if self.engine == "native":
+            anatomy = self.anatomy_of(run_id)
+            files |= {"t1w": anatomy["t1w_template"], "t1w_mask": anatomy["mask_template"]}
+        return files
+
+    def page_inputs(self, run_id: str) -> list[str]:
+        """Files among `page_files` that are read; their sidecars as well."""
+        files = self.page_files(run_id)
+        whole = files.pop("bold", None)
+        if whole and "boldref" not in files:
+            files["bold"] = whole
+        sidecars = [self.preprocessed(run_id)["bold_json"]] if self.engine else self.sidecars(run_id)
+        return [*files.values(), *(sidecars if whole else [])]
+
+    @property
+    def page_section(self) -> dict[str, Any]:
+        """What a run's page reads from the configuration."""
+        template = {"template": self.checked.fmri.preprocess.template}
+        return {**self.section("fmri", but=("preprocess",)), "preprocess": template}
+
+    def shown(self, run_id: str) -> list[tuple[float, float, str]]:
+        """Onset, duration (seconds) and stimulus of every presentation of a run."""
+        rows = self.presentations[self.presentations["run_id"] == run_id]
+        return [
+            (float(onset), float(duration), str(stimulus))
+            for onset, duration, stimulus in zip(
+                rows["onset"], rows["duration"], rows["stimulus"], strict=True
+            )
+        ]
 
     # --- stimuli ----------------------------------------------------------------------------------------------
 
@@ -341,12 +465,12 @@ class Plan:
 
         Snakemake would not miss a deleted file on the way to a report that exists; a user would.
         """
-        files = [*self.series_files, *self.quality_files, *self.mezzanine_files]
+        files = [*self.series_files, *self.quality_files, *self.quality_pages, *self.mezzanine_files]
         files += [] if self.precomputed else self.embedding_files
-        if self.raw:
-            for run_id in self.run_ids:
-                files.append(str(derivatives.run_paths(run_id, self.preproc, space=self._space)["bold"]))
-                files.append(self.anatomy_of(run_id)["t1w"])
+        if self.engine is not None:
+            files += [self.preprocessed(run_id)["bold"] for run_id in self.run_ids]
+        if self.engine == "native":
+            files += [self.anatomy_of(run_id)["t1w"] for run_id in self.run_ids]
         models = [
             f"{self.out}/models/{b}/{stage}/model.safetensors"
             for b in self.branches

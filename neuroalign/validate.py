@@ -57,6 +57,7 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
             _collect(problems, lambda: _stimuli(config, index.presentations))
             _collect(problems, lambda: _split(config, index.presentations))
     _collect(problems, lambda: _template(config))
+    _collect(problems, lambda: _fmriprep(config))
     _collect(problems, lambda: _weights(config))
     return list(dict.fromkeys(problems))
 
@@ -104,6 +105,30 @@ def _template(config: Config) -> Iterator[str]:
     template = config.fmri.preprocess.template
     if config.fmri.source == "raw" and template:
         yield from _image(template, False, "fmri.preprocess.template")
+
+
+def _fmriprep(config: Config) -> Iterator[str]:
+    """What fMRIPrep would only notice in its jobs."""
+    preprocess = config.fmri.preprocess
+    if config.fmri.source != "raw" or preprocess.engine != "fmriprep":
+        return
+    from neuroalign.fmri.fmriprep import SURFACES, license_problem
+
+    if problem := license_problem(config):
+        yield problem
+    image, work = preprocess.fmriprep.container, preprocess.fmriprep.work_dir
+    if "://" not in image and not Path(image).is_file():
+        yield (
+            f"fmri.preprocess.fmriprep.container {image} is no file; set it to an image file (.sif) or to one of a registry, "
+            "such as docker://nipreps/fmriprep:25.2.5."
+        )
+    if work and not Path(work).expanduser().is_dir():
+        yield f"fmri.preprocess.fmriprep.work_dir {work} is not a folder; make it, or set another."
+    if config.fmri.space in SURFACES:
+        yield (
+            f"fmri.space '{config.fmri.space}' is a surface, and atlases are laid over volumes; set it to a volumetric space "
+            "of TemplateFlow such as MNI152NLin2009cAsym."
+        )
 
 
 def _image(path: str, deep: bool, key: str = "") -> Iterator[str]:

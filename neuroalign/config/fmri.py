@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -23,31 +24,106 @@ def _as_label(value):
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class Fmriprep(Section):
+    """fMRIPrep as the engine (only when `fmri.preprocess.engine` is `fmriprep`)."""
+
+    container: str = Field(
+        "docker://nipreps/fmriprep:25.2.5",
+        description="Image of fMRIPrep 21 or later, or a local `.sif`, used with `--sdm apptainer`; without that option the "
+        "command `fmriprep` of the machine is used.",
+    )
+    resolution: str | None = Field(
+        None,
+        description="TemplateFlow's `res` of the output grid, such as `2`; null keeps the resolution of the BOLD.",
+    )
+    fs_license: str | None = Field(
+        None, description="FreeSurfer's license file; null looks where `FS_LICENSE` and FreeSurfer have it."
+    )
+    fs_reconall: bool = Field(
+        False, description="Reconstruct cortical surfaces with FreeSurfer: hours more for every person."
+    )
+    skip_bids_validation: bool = Field(False, description="Do not let fMRIPrep validate the dataset first.")
+    options: str = Field(
+        "", description="Further options of the command line, such as `--use-syn-sdc warn --dummy-scans 4`."
+    )
+    work_dir: str | None = Field(
+        None,
+        description="Existing folder for intermediate files (tens of GB per person, removed on success); null is "
+        "`<output_dir>/scratch/fmriprep`.",
+    )
+    threads: int = Field(8, ge=1, description="Threads of the job of one person.")
+    mem_mb: int = Field(16000, ge=4000, description="Memory of the job of one person, in MB.")
+
+    @field_validator("container")
+    @classmethod
+    def _container_is_one_word(cls, container: str) -> str:
+        if not container or any(character.isspace() for character in container):
+            raise ValueError("give an image such as docker://nipreps/fmriprep:25.2.5, without spaces")
+        return container
+
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _resolution_is_a_label(cls, resolution):
+        # YAML reads `resolution: 2` as a number, and `02` as 2; the label is text.
+        label = str(resolution) if isinstance(resolution, int) else resolution
+        if isinstance(label, str) and not re.fullmatch(r"[A-Za-z0-9]+", label):
+            raise ValueError("give TemplateFlow's label of the resolution: letters and digits, such as 2")
+        return label
+
+    @field_validator("options")
+    @classmethod
+    def _options_are_further_ones(cls, options: str) -> str:
+        try:
+            words = shlex.split(options)
+        except ValueError as error:
+            raise ValueError(f"the quotes do not match ({error})") from error
+        taken = sorted({word.split("=", 1)[0] for word in words} & set(_FMRIPREP_TAKEN))
+        if taken:
+            raise ValueError(f"{taken[0]} is set by NeuroAlign: {_FMRIPREP_TAKEN[taken[0]]}")
+        return options
+
+
+# Options of fMRIPrep that decide what the workflow plans with, and what sets them.
+_FMRIPREP_TAKEN = {
+    **dict.fromkeys(("--output-spaces",), "set fmri.space and fmri.preprocess.fmriprep.resolution"),
+    **dict.fromkeys(("--participant-label", "--participant_label"), "set dataset.filters.subject"),
+    **dict.fromkeys(("-t", "--task-id"), "set dataset.filters.task"),
+    **dict.fromkeys(("--session-label",), "set dataset.filters.session"),
+    **dict.fromkeys(("--bids-filter-file",), "set dataset.filters"),
+    **dict.fromkeys(("-w", "--work-dir"), "set fmri.preprocess.fmriprep.work_dir"),
+    **dict.fromkeys(
+        ("--nprocs", "--nthreads", "--n-cpus", "--n_cpus"), "set fmri.preprocess.fmriprep.threads"
+    ),
+    **dict.fromkeys(("--omp-nthreads",), "set fmri.preprocess.fmriprep.threads"),
+    **dict.fromkeys(("--mem", "--mem-mb", "--mem_mb"), "set fmri.preprocess.fmriprep.mem_mb"),
+    **dict.fromkeys(("--fs-license-file",), "set fmri.preprocess.fmriprep.fs_license"),
+    **dict.fromkeys(("--fs-no-reconall",), "set fmri.preprocess.fmriprep.fs_reconall"),
+    **dict.fromkeys(
+        ("--output-layout", "--anat-only", "--level"), "its outputs are the full ones of one layout"
+    ),
+}
+
+
 class Preprocess(Section):
     """How raw BOLD becomes preprocessed BOLD (only when `fmri.source` is `raw`)."""
 
     engine: Literal["native", "fmriprep"] = Field(
-        "native", description="`native` is our own realignment with ANTs; `fmriprep` is reserved and refused."
+        "native",
+        description="`native` is our own realignment with ANTs; `fmriprep` runs fMRIPrep, in its container or as installed.",
     )
+    fmriprep: Fmriprep = Field(default_factory=Fmriprep, description="fMRIPrep as the engine.")
     slice_timing: bool = Field(
-        True, description="Correct slice timing where the sidecar gives `SliceTiming`."
+        True, description="Correct slice timing where the sidecar gives `SliceTiming` (native engine)."
     )
     template: str | None = Field(
         None,
         description="Brain-extracted T1w template image of `fmri.space`; null is nilearn's MNI template.",
     )
     resolution_mm: float | None = Field(
-        None, gt=0.5, description="Voxel size of the output grid in mm; null keeps that of the BOLD."
+        None,
+        gt=0.5,
+        description="Voxel size of the output grid in mm (native engine); null keeps that of the BOLD.",
     )
-
-    @field_validator("engine")
-    @classmethod
-    def _engine_exists(cls, engine: str) -> str:
-        if engine == "fmriprep":
-            raise ValueError(
-                "fMRIPrep is not run by NeuroAlign yet: run it yourself and set fmri.source to fmriprep"
-            )
-        return engine
 
 
 class Atlas(Section):

@@ -43,8 +43,8 @@ def extract_run(
     ----------
     run : mapping
         A row of ``index/runs.tsv``. For ``fmri.source`` `fmriprep`, `bold`, `mask` and `confounds` are the
-        preprocessed files; for `timeseries`, `timeseries` is the table; for `raw`, the native derivatives of
-        `run_id` below `preproc_dir` are used.
+        preprocessed files; for `timeseries`, `timeseries` is the table; for `raw`, the same as for `fmriprep` where
+        `raw_bold` names the raw image, else the native derivatives of `run_id` below `preproc_dir` are used.
     config : Fmri
         Section `fmri`.
     out, qc_out : path
@@ -92,7 +92,7 @@ def _missing(value: Any) -> bool:
 
 
 def _with_files(row: dict[str, Any], config: Fmri, preproc_dir: str | os.PathLike | None) -> dict[str, Any]:
-    if config.source != "raw":
+    if config.source != "raw" or row.get("raw_bold"):
         return row
     if preproc_dir is None:
         raise ValueError("fmri.source raw needs preproc_dir")

@@ -15,6 +15,7 @@ from neuroalign.report.style import (
     INK,
     MUTED,
     VERMILLION,
+    Links,
     Picture,
     Section,
     drawing,
@@ -67,6 +68,11 @@ def section(results: Results) -> Section:
         if quality.carpet.size:
             out.blocks.append(_carpet(label, quality, threshold))
     out.blocks.append(_runs_table(runs))
+    pages = [run for run in sorted(runs["run_id"]) if (results.root / "quality" / f"{run}.html").is_file()]
+    if pages:
+        # The report lies in `report/` beside them: a copy of the results folder keeps the links.
+        links = [(run, f"../quality/{run}.html") for run in pages]
+        out.blocks.append(Links("A page of every run, with its brain and time courses:", links))
     return out
 
 

@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from neuroalign import __version__
 from neuroalign.io import atomic_path
 from neuroalign.report import (
     bold_quality,
@@ -23,13 +20,12 @@ from neuroalign.report import (
     retrieval,
     training,
 )
+from neuroalign.report.page import render
 from neuroalign.report.results import Results
 from neuroalign.report.style import Section
 from neuroalign.report.thumbnails import ClipPictures
 
 logger = logging.getLogger(__name__)
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build_report(
@@ -90,18 +86,3 @@ def sections(results: Results) -> list[Section]:
         made.append(make(results))
         logger.info("section '%s' made", made[-1].title)
     return made
-
-
-def render(parts: list[Section], title: str) -> str:
-    """Fill the template; every text is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html").render(
-        title=title, sections=parts, css=css, version=__version__
-    )

@@ -157,7 +157,34 @@ class Code:
     kind: ClassVar[str] = "code"
 
 
-Block = Picture | Table | Tiles | Strips | Code
+@dataclass
+class Check:
+    """A number with a traffic light: `state` is ``good``, ``look``, ``bad`` or, where nothing is judged, empty."""
+
+    label: str
+    value: str
+    remark: str
+    state: str = ""
+
+
+@dataclass
+class Checks:
+    """Numbers with traffic lights, side by side."""
+
+    checks: list[Check]
+    kind: ClassVar[str] = "checks"
+
+
+@dataclass
+class Links:
+    """Pages beside this one: (text, relative address)."""
+
+    caption: str
+    links: list[tuple[str, str]]
+    kind: ClassVar[str] = "links"
+
+
+Block = Picture | Table | Tiles | Strips | Code | Checks | Links
 
 
 @dataclass
@@ -178,9 +205,13 @@ def drawing(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def picture(figure: Figure, alt: str, caption: str, *, raster: bool = False) -> Picture:
-    """Encode a figure as SVG, or as PNG where it is mostly image."""
+def picture(figure: Figure, alt: str, caption: str, *, raster: bool | str = False) -> Picture:
+    """Encode a figure as SVG, as PNG where it is mostly image, or (`raster` is ``"photo"``) as the smaller JPEG."""
     buffer = io.BytesIO()
+    if raster == "photo":
+        options = {"quality": 88, "optimize": True, "subsampling": 0}
+        figure.savefig(buffer, format="jpeg", dpi=150, pil_kwargs=options)
+        return Picture(data_uri(buffer.getvalue(), "image/jpeg"), alt, caption)
     if raster:
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
         return Picture(data_uri(buffer.getvalue(), "image/png"), alt, caption)

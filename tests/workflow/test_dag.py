@@ -110,7 +110,7 @@ def test_every_rule_has_a_log_and_an_environment(root):
         text = path.read_text()
         for body in text.split("\nrule ")[1:]:
             assert "log:" in body, (path.name, body.split(":")[0])
-            assert "conda:" in body, (path.name, body.split(":")[0])
+            assert "conda:" in body or "container:" in body, (path.name, body.split(":")[0])
 
 
 def test_what_a_stage_reads_is_what_it_is_given(root, tmp_path, demo, monkeypatch):

@@ -61,7 +61,7 @@ rule extract:
         mem_mb=4000,
         runtime=60,
     params:
-        run=lambda wildcards: PLAN.run(wildcards.run_id),
+        run=lambda wildcards: PLAN.run_to_extract(wildcards.run_id),
         fmri=PLAN.section("fmri", but=("preprocess", "selection")),
         bids_dir=CONFIG["dataset"]["bids_dir"],
         preproc=PLAN.preproc,

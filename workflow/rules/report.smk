@@ -6,6 +6,7 @@ rule report:
         index=rules.index.output,
         pairs=rules.pair.output,
         quality=PLAN.quality_files,
+        pages=PLAN.quality_pages,
         stimuli=PLAN.mezzanine_files,
         models=PLAN.model_files,
         evaluation=rules.evaluate.output,
