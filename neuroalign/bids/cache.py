@@ -32,7 +32,9 @@ _TICK_S = 0.02
 # Indices kept, so that going back and forth between configurations rebuilds nothing.
 _KEPT = 8
 
-_RELEVANT = re.compile(r"_(bold|mask|timeseries|regressors|events|T1w)\.(nii|nii\.gz|json|tsv|tsv\.gz|h5)$")
+_RELEVANT = re.compile(
+    r"_(bold|mask|timeseries|regressors|events|T1w)\.(nii|nii\.gz|json|tsv|tsv\.gz|h5)$|^(sub-[^_]+_)?atlas-.*\.h5$"
+)
 _MODALITIES = ("func", "anat")
 
 

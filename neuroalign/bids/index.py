@@ -25,6 +25,7 @@ from neuroalign.bids.events import (
 from neuroalign.bids.filters import listed, select
 from neuroalign.bids.metadata import Tree, applicable, header_repetition_time, sidecar_repetition_time
 from neuroalign.bids.naming import LABEL, build_name, run_folder
+from neuroalign.bids.series_files import hdf5_repetition_time
 from neuroalign.bids.sources import FoundRun, check_dataset, find_runs
 from neuroalign.config import Config
 from neuroalign.errors import UserError
@@ -159,6 +160,8 @@ def _repetition_time(main: Path, derived: Tree, raw_bold: Path, raw: Tree) -> fl
     value = sidecar_repetition_time(main, derived)
     if value is None and derived is not raw:
         value = sidecar_repetition_time(raw_bold, raw)
+    if value is None and main.suffix == ".h5" and main.exists():
+        value = hdf5_repetition_time(main)
     if value is None:
         value = header_repetition_time(main)
     return np.nan if value is None else value

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from neuroalign.bids.naming import BidsName, parse_name, plain_index
+from neuroalign.io import open_hdf5
 
 if TYPE_CHECKING:
     import h5py
@@ -120,3 +123,39 @@ def same_atlas(label: str, wanted: str) -> bool:
     words, others = (set(re.findall(r"[a-z]+", text.lower())) for text in (label, wanted))
     numbers, known = (set(re.findall(r"\d+", text)) for text in (label, wanted))
     return bool(words) and words <= others and numbers <= known
+
+
+def collected(root: Path) -> list[tuple[Path, SeriesDataset]]:
+    """Datasets in HDF5 files at the root of the derivatives, each with its file.
+
+    Raises
+    ------
+    UserError
+        If a file is damaged.
+    """
+    found = []
+    for path in sorted(root.glob("*.h5")):
+        with open_hdf5(path) as file:
+            found += [(path, item) for item in hdf5_series(file)]
+    return found
+
+
+def hdf5_repetition_time(path: Path) -> float | None:
+    """Seconds between volumes by what an HDF5 file of series says itself; None if it does not."""
+    with open_hdf5(path) as file:
+        holders = [file.attrs, *(file[item.dataset].attrs for item in hdf5_series(file))]
+        if "data" in file:
+            holders.append(file["data"].attrs)
+        for attributes in holders:
+            for key in ("tr", "RepetitionTime"):
+                value = attributes.get(key)
+                if (
+                    value is not None
+                    and np.ndim(value) == 0
+                    and not isinstance(value, (str, bytes))
+                    and value > 0
+                ):
+                    return float(value)
+        if "times" in file and len(file["times"]) > 1:
+            return float(np.median(np.diff(file["times"][()])))
+    return None

@@ -17,6 +17,7 @@ from pathlib import Path
 from neuroalign.bids.filters import listed
 from neuroalign.bids.metadata import Tree, sidecar
 from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, build_name, parse_name, run_folder
+from neuroalign.bids.series_files import MADE, atlas_label, collected, same_atlas
 from neuroalign.config import Config
 from neuroalign.errors import UserError, nearest
 from neuroalign.io import read_json
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE = (".nii.gz", ".nii")
 # Entities that derivatives add; without them a derivative's name is that of its raw run.
-_DERIVED = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "hemi", "label")
+_DERIVED = MADE
 # Single-echo BOLD at 3 T is usually acquired about here; of several echoes the nearest stands for the run.
 _USUAL_ECHO_S = 0.030
 
@@ -265,7 +266,8 @@ def _derivatives(config: Config) -> Path:
         raise UserError(
             f"The derivatives folder {root} does not exist; set dataset.derivatives to the outputs' root."
         )
-    if not any(root.glob("sub-*")):
+    series = config.fmri.source == "timeseries"
+    if not any(root.glob("sub-*")) and not (series and any(root.glob("*.h5"))):
         inner = sorted(p for p in root.iterdir() if p.is_dir() and any(p.glob("sub-*")))
         hint = f"; did you mean {listed(str(p) for p in inner)}?" if inner else ""
         raise UserError(
@@ -319,11 +321,9 @@ def _resolution_rank(name: BidsName) -> tuple:
 
 
 def _timeseries_runs(config: Config, root: Path, problems: list[str]) -> list[FoundRun]:
-    files = [
-        (p, n)
-        for p, n in _find(root, ("func",), ("timeseries",))
-        if n.extension in (".tsv", ".h5") and n.entities.get("desc") not in ("confounds", "physio")
-    ]
+    files = [(p, n) for p, n in _find(root, ("func",), ("timeseries", "bold")) if _is_series(n)]
+    if not files and (found := collected(root)):
+        return _collected_runs(found, config.fmri.atlas.name, problems)
     if not files:
         raise UserError(
             f"{root} has no time series (sub-*/[ses-*/]func/*_timeseries.tsv or .h5); set dataset.derivatives to "
@@ -338,28 +338,77 @@ def _timeseries_runs(config: Config, root: Path, problems: list[str]) -> list[Fo
         )
         name = parse_name(path.name)
         runs.append(FoundRun(_run_entities(name, (*_DERIVED, *VERSION_ENTITIES)), {"timeseries": path}))
+    return _without_concatenations(runs)
+
+
+def _is_series(name: BidsName) -> bool:
+    """Tables and HDF5 files of series; XCP-D up to 0.1 called them ``desc-timeseries_bold.tsv``."""
+    described = name.entities.get("desc")
+    if name.suffix == "bold":
+        return name.extension == ".tsv" and described == "timeseries"
+    return name.extension in (".tsv", ".h5") and described not in ("confounds", "physio")
+
+
+def _without_concatenations(runs: list[FoundRun]) -> list[FoundRun]:
+    """Without series that XCP-D made of all runs of a task one after the other (``--combine-runs``)."""
+    several = {
+        frozenset((k, v) for k, v in r.entities.items() if k != "run") for r in runs if "run" in r.entities
+    }
+    kept = [r for r in runs if "run" in r.entities or frozenset(r.entities.items()) not in several]
+    if len(kept) < len(runs):
+        logger.info(
+            "%d series are concatenations of runs that are there, too; they are left out",
+            len(runs) - len(kept),
+        )
+    return kept
+
+
+def _collected_runs(found: list, wanted: str | None, problems: list[str]) -> list[FoundRun]:
+    """Runs in HDF5 files of many runs each (giga_connectome up to 0.4)."""
+    labels = sorted({item.atlas for _, item in found})
+    chosen = _atlas_among(labels, wanted)
+    files: dict[frozenset, set[Path]] = defaultdict(set)
+    for path, item in found:
+        if item.atlas == chosen:
+            files[frozenset(item.entities.items())].add(path)
+    runs = []
+    for entities, paths in files.items():
+        first, *others = sorted(paths)
+        if others:
+            problems.append(f"{listed(str(p) for p in sorted(paths))} hold the same run: keep one of them.")
+        runs.append(FoundRun(dict(entities), {"timeseries": first}))
     return runs
-
-
-def _atlas_label(name: BidsName) -> str:
-    return name.entities.get("atlas") or name.entities.get("seg", "")
 
 
 def _of_atlas(files: list[tuple[Path, BidsName]], wanted: str | None) -> list[tuple[Path, BidsName]]:
     """Time series of one atlas; where there are several, `fmri.atlas.name` says which."""
-    labels = sorted({_atlas_label(n) for _, n in files})
+    chosen = _atlas_among(sorted({atlas_label(n) for _, n in files}), wanted)
+    return [(p, n) for p, n in files if atlas_label(n) == chosen]
+
+
+def _atlas_among(labels: list[str], wanted: str | None) -> str:
     if len(labels) == 1:
-        return files
+        if wanted and labels[0] and not same_atlas(labels[0], wanted):
+            logger.warning(
+                "fmri.atlas.name is '%s', but all time series are of atlas '%s'; they are used.",
+                wanted,
+                labels[0],
+            )
+        return labels[0]
     shown = listed(label or "(none)" for label in labels)
     if not wanted:
         raise UserError(
             f"There are time series of several atlases ({shown}); set fmri.atlas.name to one of them."
         )
     plain = re.sub(r"[^a-z0-9]", "", wanted.lower())
-    for matches in (str.__eq__, str.__contains__):
-        hits = [label for label in labels if label and matches(label.lower(), plain)]
+    for matches in (
+        lambda label: label.lower() == plain,
+        lambda label: plain in label.lower(),
+        lambda label: same_atlas(label, wanted),
+    ):
+        hits = [label for label in labels if label and matches(label)]
         if len(hits) == 1:
-            return [(p, n) for p, n in files if _atlas_label(n) == hits[0]]
+            return hits[0]
     raise UserError(
         f"no time series of atlas '{wanted}'; found atlases: {shown}{nearest(wanted, labels)} (fmri.atlas.name)"
     )
@@ -369,6 +418,10 @@ def _of_space(files: list[tuple[Path, BidsName]], wanted: str) -> list[tuple[Pat
     """Time series of one space: the configured one, or the only one there is."""
     spaces = sorted({n.entities.get("space", "") for _, n in files})
     if len(spaces) == 1:
+        if spaces[0] not in ("", wanted):
+            logger.warning(
+                "fmri.space is '%s', but all time series are in '%s'; they are used.", wanted, spaces[0]
+            )
         return files
     if wanted not in spaces:
         raise UserError(

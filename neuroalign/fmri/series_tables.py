@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def read_table(path: str | os.PathLike, entities: Mapping[str, str], atlas: str 
     """
     if Path(path).suffix in (".h5", ".hdf5"):
         return _read_hdf5(path, entities, atlas)
-    return _read_text(Path(path))
+    return read_text(path)
 
 
 # --- tables of text -------------------------------------------------------------------------------------------
@@ -108,20 +109,27 @@ def table_header(path: Path) -> tuple[list[str] | None, str]:
     if not all(_is_number(name) or name.lower() in _MISSING for name in names):
         return names, separator
     numbers = [int(n) for n in names if re.fullmatch(r"\d+", n)]
-    increasing = 1 < len(numbers) == len(names) and all(
-        a < b for a, b in zip(numbers, numbers[1:], strict=False)
-    )
+    increasing = 1 < len(numbers) == len(names) and all(a < b for a, b in pairwise(numbers))
     return (names if increasing else None), separator
 
 
-def _read_text(path: Path) -> Table:
+def read_text(path: str | os.PathLike, rows: int | None = None) -> Table:
+    """Read a table of text.
+
+    Parameters
+    ----------
+    path : path
+    rows : int, optional
+        Read only so many: enough to check a file.
+    """
+    path = Path(path)
     names, separator = table_header(path)
     try:
         table = pd.read_csv(
             path,
             sep=separator,
             header=0 if names is not None else None,
-            names=None,
+            nrows=rows,
             na_values=["n/a"],
             skipinitialspace=True,
             encoding="utf-8-sig",

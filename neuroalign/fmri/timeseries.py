@@ -69,9 +69,11 @@ def extract_timeseries(
     table = read_table(path, entities, config.atlas.name)
     metadata = _metadata(path) | table.metadata
     raw = find_raw_run(name, bids_dir)
-    labels, levels, label_file = _regions(table, config, path, raw)
+    labels, levels, label_file = regions(table, config, path, raw)
     beside = companions(path)
-    values, kept = _rows_on_the_clock(table, beside.get("outliers"), Path(path).name)
+    values, kept = _rows_on_the_clock(
+        table, beside.get("outliers") if table.times is None else None, Path(path).name
+    )
     clock = _clock(values, table, kept, metadata, raw, row, config, path)
 
     data, assigned, present = sort_into_levels(values, labels, levels, Path(path).name)
@@ -109,10 +111,25 @@ def _metadata(path: str) -> dict[str, Any]:
 # --- columns --------------------------------------------------------------------------------------------------
 
 
-def _regions(
+def regions(
     table: Table, config: Fmri, path: str, raw: RawRun
 ) -> tuple[list[str], Mapping[str, Any], Path | None]:
-    """A label per column, how labels become levels, and the label table that was needed, if one was."""
+    """What the columns of a table are.
+
+    Returns
+    -------
+    labels : list of str
+        One per column.
+    levels : mapping
+        Level → pattern on labels, or → labels where the file has the configured levels.
+    source : Path or None
+        The label table that was needed, if one was.
+
+    Raises
+    ------
+    UserError
+        If regions have no names, or the label table does not fit.
+    """
     columns = table.values.shape[1]
     if table.levels and list(table.levels) == list(config.levels):
         return [str(v) for v in table.labels or ()], table.levels, None
@@ -295,7 +312,7 @@ def _clock(
     path: str,
 ) -> Clock:
     rows, name = len(kept), Path(path).name
-    if table.times is not None and len(table.times) == rows:
+    if table.times is not None:
         times = table.times + config.timing.onset_shift_s
         tr = metadata.get("RepetitionTime") or float(np.median(np.diff(times)))
         return Clock(times, float(tr), max(0, int(np.floor(table.times[0] / float(tr) + 1e-3))))
