@@ -143,7 +143,7 @@ def read_text(path: str | os.PathLike, rows: int | None = None) -> Table:
     _refuse_regions_in_rows(table, path)
     labels: list[str] | list[int] | None = None
     if names is not None:
-        labels = [str(c).strip() for c in table.columns]
+        labels = names[-table.shape[1] :]  # pandas renames repeated ones
         if all(re.fullmatch(r"\d+", v) for v in labels):
             numbers = [int(v) for v in labels]
             by_position = numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))

@@ -94,7 +94,11 @@ def extract_timeseries(
         assigned,
         clock.times,
         keep,
-        {"tr": clock.tr, "atlas": atlas_name(path, metadata), "space": _space(path, metadata, config)},
+        {
+            "tr": clock.tr,
+            "atlas": table.metadata.get("Atlas") or atlas_name(path, metadata),
+            "space": _space(path, metadata, config),
+        },
     )
     inputs = {"timeseries": path} | {k: str(v) for k, v in beside.items()}
     return series, quality, inputs | ({"labels": str(label_file)} if label_file else {})

@@ -68,7 +68,7 @@ class Scan:
         found = without_line(np.asarray(series, float))
 
         def misfit(late: float) -> float:
-            return -np.corrcoef(without_line(self.response(seconds, late)), found)[0, 1] ** 2
+            return -(np.corrcoef(without_line(self.response(seconds, late)), found)[0, 1] ** 2)
 
         return minimize_scalar(misfit, bounds=(-2 * self.tr, 2 * self.tr), method="bounded").x / self.tr
 
@@ -244,13 +244,17 @@ def test_tables(folder, scan, removed, dropped, says):
     moved[[7, 20, 21, 50]] = removed != "no"
     table = pd.DataFrame({label: np.where(moved, 1e6, values) for label in LABELS})
     path = root / f"xcp/sub-1/func/{RUN}_space-S_seg-Tiny_stat-mean_timeseries.tsv"
-    sidecar = {"SamplingFrequency": 1 / scan.tr} if says == "SamplingFrequency" else {"RepetitionTime": scan.tr}
+    sidecar = (
+        {"SamplingFrequency": 1 / scan.tr} if says == "SamplingFrequency" else {"RepetitionTime": scan.tr}
+    )
     if says == "StartTime":
         sidecar |= {"SliceTimingCorrected": True, "StartTime": start}
     write_json(path.with_suffix(".json"), sidecar)
     if removed == "rows":
         table = table[~moved]
-        write_tsv(path.with_name(f"{RUN}_outliers.tsv"), pd.DataFrame({"framewise_displacement": moved.astype(int)}))
+        write_tsv(
+            path.with_name(f"{RUN}_outliers.tsv"), pd.DataFrame({"framewise_displacement": moved.astype(int)})
+        )
     elif removed == "n/a":
         table[moved] = np.nan
     write_tsv(path, table)
