@@ -17,6 +17,9 @@ import pandas as pd
 
 from neuroalign.bids import derivatives
 from neuroalign.bids.metadata import Tree, applicable
+from neuroalign.bids.naming import parse_name
+from neuroalign.bids.raw_run import raw_sidecars
+from neuroalign.bids.series_files import companions
 from neuroalign.config import Config, parse_config
 from neuroalign.config.fmri import Fmriprep
 from neuroalign.errors import Problems, UserError
@@ -277,8 +280,11 @@ class Plan:
         if self.engine is not None:
             return self.preprocessed(run_id) | files
         row = self.run(run_id)
-        names = ("timeseries",) if self.checked.fmri.source == "timeseries" else ("bold", "mask", "confounds")
+        series = self.checked.fmri.source == "timeseries"
+        names = ("timeseries",) if series else ("bold", "mask", "confounds")
         files["sidecars"] = self.sidecars(run_id)
+        if series:
+            files["beside"] = [str(p) for p in companions(row["timeseries"]).values()]
         return {name: row[name] for name in names if row[name]} | files
 
     @cached_property
@@ -286,7 +292,7 @@ class Plan:
         """The atlas image and its label table, given or found beside it."""
         atlas = self.checked.fmri.atlas
         if not atlas.image:
-            return []
+            return [atlas.labels] if atlas.labels else []
         if atlas.labels:
             return [atlas.image, atlas.labels]
         # The demo's atlas need not exist yet: its table is among the files that the simulator will write.
@@ -303,10 +309,15 @@ class Plan:
         if self.simulated:
             return []
         row = self.run(run_id)
-        if self.checked.fmri.source == "timeseries":
-            return [str(p) for p in applicable(row["timeseries"], self._derivatives, "timeseries", ".json")]
-        tree = self._dataset if self.engine else self._derivatives
-        return [str(p) for p in applicable(row["bold"], tree, "bold", ".json")]
+        if self.engine:
+            return [str(p) for p in applicable(row["bold"], self._dataset, "bold", ".json")]
+        path = row["timeseries" if self.checked.fmri.source == "timeseries" else "bold"]
+        try:
+            own = applicable(path, self._derivatives, parse_name(path).suffix, ".json")
+        except ValueError:
+            # A file of several runs has no BIDS name, and no sidecar.
+            own = []
+        return [str(p) for p in (*own, *raw_sidecars(run_id, self._dataset))]
 
     @cached_property
     def _dataset(self) -> Tree:

@@ -20,6 +20,8 @@ from neuroalign.io import open_hdf5
 
 # More missing files than this share one sentence.
 _MOST_SENTENCES = 5
+# Rows of a table that are enough to see what its columns are.
+_GLANCE = 20
 
 
 def validate(config: Config, *, deep: bool = False) -> list[str]:
@@ -176,32 +178,39 @@ def _brain_files(config: Config, runs: pd.DataFrame, deep: bool) -> Iterator[str
 
 
 def _series(config: Config, files: Iterable[str]) -> Iterator[str]:
-    """Time series: readable, and with regions for every level; equal headers are reported once."""
+    """Time series: readable, and with regions for every level; what many files share is reported once."""
+    from neuroalign.bids.raw_run import RawRun
     from neuroalign.fmri.atlas import assign_levels
+    from neuroalign.fmri.series_tables import read_text
+    from neuroalign.fmri.timeseries import regions
 
-    seen: set[tuple[str, ...]] = set()
-    for file in files:
+    seen: set[tuple] = set()
+    for file in dict.fromkeys(files):
         path = Path(file)
         if not path.exists():
             continue
-        if path.suffix == ".h5":
-            try:
+        try:
+            if path.suffix == ".h5":
                 with open_hdf5(path):
                     continue
-            except UserError as error:
-                yield str(error)
+            with path.open(encoding="utf-8-sig", errors="replace") as lines:
+                enough = [line for line, _ in zip(lines, range(2), strict=False) if line.strip()]
+            if len(enough) < 2:
+                yield f"{file} holds no time series (a header of regions and a row per volume); make it again."
                 continue
-        with path.open(encoding="utf-8-sig", errors="replace") as lines:
-            labels = tuple(lines.readline().rstrip("\r\n").split("\t"))
-            first_row = lines.readline()
-        if not first_row.strip():
-            yield f"{file} holds no time series (a header of regions and a row per volume); make it again."
-        elif labels not in seen:
-            seen.add(labels)
-            try:
-                assign_levels(labels, config.fmri.levels)
-            except UserError as error:
-                yield f"{file}: {error}"
+            table = read_text(path, rows=_GLANCE)
+            columns = (table.values.shape[1], *(table.labels or ()))
+            if columns in seen:
+                continue
+            seen.add(columns)
+            labels, levels, _ = regions(table, config.fmri, file, RawRun(path))
+        except UserError as error:
+            yield str(error)
+            continue
+        try:
+            assign_levels(labels, levels)
+        except UserError as error:
+            yield f"{file}: {error}"
 
 
 def _timing(config: Config, index: Index) -> Iterator[str]:
@@ -220,7 +229,7 @@ def _timing(config: Config, index: Index) -> Iterator[str]:
         if len(shape) != 4 or shape[3] < 2:
             yield f"{run['bold']} has shape {shape}: a BOLD run needs four dimensions and several volumes."
             continue
-        end = shape[3] * run["tr"]
+        end = shape[3] * run["tr"] + config.fmri.timing.onset_shift_s
         if run["run_id"] in latest.index and latest[run["run_id"]] >= end:
             yield (
                 f"{run['events'] or 'dataset.presentations'}: a stimulus begins at {latest[run['run_id']]:g} s, but {run['run_id']} ends at {end:g} s "

@@ -109,7 +109,12 @@ def sidecar(path: str | os.PathLike, root: str | os.PathLike | Tree) -> dict[str
     """
     tree = root if isinstance(root, Tree) else Tree(root)
     merged: dict[str, Any] = {}
-    for file in applicable(path, tree, parse_name(Path(path).name).suffix, ".json"):
+    try:
+        suffix = parse_name(Path(path).name).suffix
+    except ValueError:
+        # A file of several runs has no BIDS name, and no sidecar.
+        return merged
+    for file in applicable(path, tree, suffix, ".json"):
         merged |= tree.json(file)
     return merged
 
@@ -122,7 +127,11 @@ def sidecar_repetition_time(path: str | os.PathLike, root: str | os.PathLike | T
     UserError
         If it is not a positive number of seconds.
     """
-    value = sidecar(path, root).get("RepetitionTime")
+    metadata = sidecar(path, root)
+    value, frequency = metadata.get("RepetitionTime"), metadata.get("SamplingFrequency")
+    if value is None and isinstance(frequency, (int, float)) and frequency > 0:
+        # giga_connectome writes only this one.
+        value = float(f"{1 / frequency:.9g}")
     if value is None:
         return None
     if (

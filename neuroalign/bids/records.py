@@ -18,8 +18,9 @@ from typing import Any
 from neuroalign.bids.events import NoStimFile, read_events, showings
 from neuroalign.bids.metadata import Tree, applicable, header_repetition_time, sidecar_repetition_time
 from neuroalign.bids.naming import LABEL, build_name, run_folder
-from neuroalign.bids.scan import State, States, find_files, scan
-from neuroalign.bids.sources import FoundRun, Source, parsed
+from neuroalign.bids.scan import State, States, scan
+from neuroalign.bids.series_files import hdf5_repetition_time
+from neuroalign.bids.sources import FoundRun, Source
 from neuroalign.errors import UserError
 
 IDENTITY = ("run_id", "subject", "session", "task", "run")
@@ -89,13 +90,13 @@ def refresh(source: Source, old: Mapping[str, Record]) -> tuple[dict[str, Record
     """
     raw = scan(source.raw_root, source.raw_scope)
     same = source.root == source.raw_root
-    derived = raw if same else scan(source.root, source.scope)
+    derived = raw if same else source.states()
     states = {subject: _state(subject, raw, derived, same) for subject in sorted(derived.subjects)}
     stale = [s for s, state in states.items() if s not in old or old[s].state != state.digest]
     _settle([states[s] for s in stale])
-    found = find_files(source.root, stale, source.scope)
+    found = source.find(stale)
     files = {s: found[s] if s in found else old[s].files for s in states}
-    names = {s: parsed(source.root, files[s]) for s in states}
+    names = {s: source.named(files[s]) for s in states}
     choice = source.choose([file for subject in names.values() for file in subject])
     made_from = json.dumps([raw.shared.digest, derived.shared.digest, choice], sort_keys=True)
     outdated = [s for s in states if s in found or old[s].made_from != made_from]
@@ -181,6 +182,8 @@ class _Maker:
             value = sidecar_repetition_time(main, self.derived)
             if value is None and self.derived is not self.raw:
                 value = sidecar_repetition_time(raw_bold, self.raw)
+            if value is None and main.suffix == ".h5" and main.exists():
+                value = hdf5_repetition_time(main)
             if value is None:
                 value = header_repetition_time(main)
         except UserError as error:

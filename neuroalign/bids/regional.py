@@ -1,17 +1,21 @@
-"""Runs of regional time series: those of XCP-D, giga_connectome and alike (TSV), or plain HDF5."""
+"""Runs of regional time series: tables of XCP-D, giga_connectome and alike, or HDF5 of one run or of many."""
 
 from __future__ import annotations
 
+import logging
+import os
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuroalign.bids.filters import listed
 from neuroalign.bids.metadata import Tree
-from neuroalign.bids.naming import VERSION_ENTITIES, BidsName
+from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, parse_name
 from neuroalign.bids.queries import selector
-from neuroalign.bids.scan import Scope
+from neuroalign.bids.scan import Scope, State, States, file_state
+from neuroalign.bids.series_files import atlas_label, collected, same_atlas
 from neuroalign.bids.sources import (
     DERIVED,
     File,
@@ -23,9 +27,14 @@ from neuroalign.bids.sources import (
     nested,
     prefer,
 )
+from neuroalign.config import Config
 from neuroalign.errors import UserError, nearest
 
+logger = logging.getLogger(__name__)
+
 _SKIPPED = (*DERIVED, *VERSION_ENTITIES)
+# Between a file and a dataset in it, in what `Collected` finds.
+_IN = "::"
 
 
 class Regional(Source):
@@ -34,7 +43,8 @@ class Regional(Source):
     main = "timeseries"
     # A query is made for BOLD images; what it says of their file type does not hold for tables.
     ignored = ("suffix", "extension")
-    scope = Scope(("func",), ("timeseries",), (".tsv", ".h5", ".json"))
+    # XCP-D up to 0.1 called its series desc-timeseries_bold.tsv; outliers and motion are read beside the series.
+    scope = Scope(("func",), ("timeseries", "bold"), (".tsv", ".h5", ".json"), watched=("outliers", "motion"))
 
     def _root(self) -> Path:
         return derivatives_root(self.config)
@@ -51,7 +61,7 @@ class Regional(Source):
         if not passing:
             raise self.queries["bold"].mismatch(self.root, [(n, p.parent.name) for p, n in series])
         atlas = _atlas(passing, self.config.fmri.atlas.name)
-        of_atlas = [(p, n) for p, n in passing if _atlas_label(n) == atlas]
+        of_atlas = [(p, n) for p, n in passing if atlas_label(n) == atlas]
         return {"atlas": atlas, "space": _space(of_atlas, self.config.fmri.space)}
 
     def runs(self, files: list[File], choice: Mapping[str, Any], raw: Tree) -> list[FoundRun]:
@@ -59,7 +69,7 @@ class Regional(Source):
         series = [
             (p, n)
             for p, n in filter(selector(self.queries.get("bold")), self._series(files))
-            if _atlas_label(n) == choice["atlas"] and n.entities.get("space", "") == choice["space"]
+            if atlas_label(n) == choice["atlas"] and n.entities.get("space", "") == choice["space"]
         ]
         runs = []
         for versions in grouped(series, _SKIPPED).values():
@@ -68,27 +78,88 @@ class Regional(Source):
                 versions, lambda n: (n.entities.get("stat", "mean") != "mean",), "time series", problems
             )
             runs.append(FoundRun(entities_without(name, _SKIPPED), {"timeseries": path}, problems))
-        return runs
+        return _without_concatenations(runs)
 
-    @staticmethod
-    def _series(files: list[File]) -> list[File]:
-        return [
-            (p, n)
-            for p, n in files
-            if n.suffix == "timeseries"
-            and n.extension in (".tsv", ".h5")
-            and n.entities.get("desc") not in ("confounds", "physio")
-        ]
+    def _series(self, files: list[File]) -> list[File]:
+        return [(p, n) for p, n in files if _is_series(n)]
 
 
-def _atlas_label(name: BidsName) -> str:
-    return name.entities.get("atlas") or name.entities.get("seg", "")
+class Collected(Regional):
+    """HDF5 files of many runs each at the root of the derivatives (giga_connectome up to 0.4)."""
+
+    def states(self) -> States:
+        """Every subject's state is that of all files: which one holds whom is only known by opening them."""
+        state = file_state(sorted(self.root.glob("*.h5")))
+        subjects = {f"sub-{item.entities['sub']}" for _, item in collected(self.root)}
+        return States(State("", 0.0), dict.fromkeys(sorted(subjects), state))
+
+    def find(self, subjects: Collection[str]) -> dict[str, list[str]]:
+        """Datasets of some subjects, each with its file."""
+        found: dict[str, list[str]] = {subject: [] for subject in subjects}
+        for path, item in collected(self.root):
+            subject = f"sub-{item.entities['sub']}"
+            if subject in found:
+                found[subject].append(f"{os.path.relpath(path, self.root)}{_IN}{item.dataset}")
+        return found
+
+    def named(self, found: Iterable[str]) -> list[File]:
+        """Each dataset under the path of its file and by its own name."""
+        split = [text.partition(_IN) for text in found]
+        return [(self.root / file, parse_name(dataset)) for file, _, dataset in split]
+
+    def misnamed(self, files: Iterable[File]) -> list[str]:
+        """Datasets are found by their exact names."""
+        return []
+
+
+def regional(config: Config) -> Regional:
+    """The source of time series: a tree of files, or a few HDF5 files of many runs at the root."""
+    root = derivatives_root(config)
+    own = any(root.glob("*.h5")) and not any(
+        path
+        for path in root.glob("sub-*/**/func/*")
+        if path.name.endswith(("_timeseries.tsv", "_timeseries.h5"))
+    )
+    return Collected(config) if own and collected(root) else Regional(config)
+
+
+def _is_series(name: BidsName) -> bool:
+    """Tables and HDF5 files of series, and datasets in such a file."""
+    described = name.entities.get("desc")
+    if name.suffix == "bold":
+        return name.extension == ".tsv" and described == "timeseries"
+    return (
+        name.suffix == "timeseries"
+        and name.extension in (".tsv", ".h5", "")
+        and described not in ("confounds", "physio")
+    )
+
+
+def _without_concatenations(runs: list[FoundRun]) -> list[FoundRun]:
+    """Without series that XCP-D made of all runs of a task one after the other (``--combine-runs``)."""
+    several: dict[frozenset, int] = defaultdict(int)
+    for run in runs:
+        if "run" in run.entities:
+            several[frozenset((k, v) for k, v in run.entities.items() if k != "run")] += 1
+    kept = [r for r in runs if "run" in r.entities or frozenset(r.entities.items()) not in several]
+    if len(kept) < len(runs):
+        logger.info(
+            "%d series are concatenations of runs that are there, too; they are left out",
+            len(runs) - len(kept),
+        )
+    return kept
 
 
 def _atlas(files: list[File], wanted: str | None) -> str:
     """The label of the only atlas; where there are several, `fmri.atlas.name` says which."""
-    labels = sorted({_atlas_label(n) for _, n in files})
+    labels = sorted({atlas_label(n) for _, n in files})
     if len(labels) == 1:
+        if wanted and labels[0] and not same_atlas(labels[0], wanted):
+            logger.warning(
+                "fmri.atlas.name is '%s', but all time series are of atlas '%s'; they are used.",
+                wanted,
+                labels[0],
+            )
         return labels[0]
     shown = listed(label or "(none)" for label in labels)
     if not wanted:
@@ -96,8 +167,12 @@ def _atlas(files: list[File], wanted: str | None) -> str:
             f"There are time series of several atlases ({shown}); set fmri.atlas.name to one of them."
         )
     plain = re.sub(r"[^a-z0-9]", "", wanted.lower())
-    for matches in (str.__eq__, str.__contains__):
-        hits = [label for label in labels if label and matches(label.lower(), plain)]
+    for matches in (
+        lambda label: label.lower() == plain,
+        lambda label: plain in label.lower(),
+        lambda label: same_atlas(label, wanted),
+    ):
+        hits = [label for label in labels if label and matches(label)]
         if len(hits) == 1:
             return hits[0]
     raise UserError(
@@ -109,6 +184,10 @@ def _space(files: list[File], wanted: str) -> str:
     """The configured space, or the only one there is."""
     spaces = sorted({n.entities.get("space", "") for _, n in files})
     if len(spaces) == 1:
+        if spaces[0] not in ("", wanted):
+            logger.warning(
+                "fmri.space is '%s', but all time series are in '%s'; they are used.", wanted, spaces[0]
+            )
         return spaces[0]
     if wanted not in spaces:
         raise UserError(

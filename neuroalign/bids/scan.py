@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -150,6 +150,16 @@ def _state(entry: os.DirEntry, name: str) -> tuple[str, str, float]:
         kind = "dangling"
     changed = max(status.st_mtime, status.st_ctime)
     return name, f"{kind} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}", changed
+
+
+def file_state(paths: Iterable[Path]) -> State:
+    """The state of a few files by their paths."""
+    found = []
+    for path in paths:
+        status = path.stat()
+        changed = max(status.st_mtime, status.st_ctime)
+        found.append((path.name, f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}", changed))
+    return _digest(found)
 
 
 def find_files(root: Path, subjects: Collection[str], scope: Scope) -> dict[str, list[str]]:

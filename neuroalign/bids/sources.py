@@ -10,7 +10,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from neuroalign.bids.filters import listed
 from neuroalign.bids.metadata import Tree
 from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, parse_name
 from neuroalign.bids.queries import read_queries
-from neuroalign.bids.scan import Scope
+from neuroalign.bids.scan import Scope, States, find_files, scan
+from neuroalign.bids.series_files import MADE
 from neuroalign.config import Config
 from neuroalign.errors import UserError
 from neuroalign.io import read_json
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE = (".nii.gz", ".nii")
 # Entities that derivatives add; without them a derivative's name is that of its raw run.
-DERIVED = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "hemi", "label")
+DERIVED = MADE
 # Of the raw dataset, where the images are those of a derivative: events, and the metadata that the derivative lacks.
 RAW_METADATA = Scope(("func",), ("events",), watched=("bold",))
 
@@ -93,6 +94,18 @@ class Source(ABC):
     @abstractmethod
     def _root(self) -> Path:
         """The dataset that holds the brain data; `UserError` if it is none."""
+
+    def states(self) -> States:
+        """The state of the files of every subject of `root`."""
+        return scan(self.root, self.scope)
+
+    def find(self, subjects: Collection[str]) -> dict[str, list[str]]:
+        """What there is of some subjects, as plain text that `named` takes."""
+        return find_files(self.root, subjects, self.scope)
+
+    def named(self, found: Iterable[str]) -> list[File]:
+        """What was found, by path and name."""
+        return parsed(self.root, found)
 
     @abstractmethod
     def choose(self, files: list[File]) -> dict[str, Any]:
@@ -165,7 +178,7 @@ def derivatives_root(config: Config) -> Path:
         raise UserError(
             f"The derivatives folder {root} does not exist; set dataset.derivatives to the outputs' root."
         )
-    if not any(root.glob("sub-*")):
+    if not any(root.glob("sub-*")) and not any(root.glob("*.h5")):
         raise UserError(
             f"{root} has no sub-* folders; set dataset.derivatives to the root of the outputs{nested(root)}"
         )
@@ -265,6 +278,6 @@ def source_of(config: Config) -> Source:
     """
     from neuroalign.bids.fmriprep import Fmriprep
     from neuroalign.bids.raw import Raw
-    from neuroalign.bids.regional import Regional
+    from neuroalign.bids.regional import regional
 
-    return {"raw": Raw, "fmriprep": Fmriprep, "timeseries": Regional}[config.fmri.source](config)
+    return {"raw": Raw, "fmriprep": Fmriprep, "timeseries": regional}[config.fmri.source](config)

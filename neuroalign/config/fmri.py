@@ -187,11 +187,36 @@ class Selection(Section):
         return self
 
 
+class Timing(Section):
+    """The clock of the volumes; docs/timing.md has the rules and a figure."""
+
+    dummy_scans: int | None = Field(
+        None,
+        ge=0,
+        description="The first volumes of a run that are never used (they stay on the clock); null takes those that the "
+        "confounds call `non_steady_state_outlier`.",
+    )
+    discarded_volumes: int | None = Field(
+        None,
+        ge=0,
+        description="Volumes of the raw run that are missing at the start of the preprocessed image or series (XCP-D "
+        "`--dummy-scans`); null takes what `StartTime`, the sidecar or the raw run's number of volumes say.",
+    )
+    onset_shift_s: float = Field(
+        0.0,
+        ge=-600,
+        le=600,
+        description="Seconds added to the times of all volumes, for events whose zero is not the first stored volume: "
+        "positive if the clock of the events started before the first volume.",
+    )
+
+
 class Fmri(Section):
     """The brain side."""
 
     source: Literal["raw", "fmriprep", "timeseries"] = Field(
-        "raw", description="What there is: raw BIDS, fMRIPrep outputs, or regional time series (XCP-D)."
+        "raw",
+        description="What there is: raw BIDS, fMRIPrep outputs, or regional time series (XCP-D, giga_connectome, HDF5).",
     )
     space: str = Field("MNI152NLin2009cAsym", description="Space of the preprocessed images and the atlas.")
     resolution: Annotated[str | None, BeforeValidator(_as_label)] = Field(
@@ -208,6 +233,8 @@ class Fmri(Section):
     units: Literal["parcels", "voxels"] = Field("parcels", description="What a level's columns are.")
     clean: Clean = Field(default_factory=Clean, description="Signal cleaning.")
     selection: Selection = Field(default_factory=Selection, description="Which units are kept.")
+
+    timing: Timing = Field(default_factory=Timing, description="The clock of the volumes.")
 
     @field_validator("levels")
     @classmethod

@@ -168,7 +168,7 @@ def _from_files(config: AtlasConfig, space: str) -> Atlas:
         raise UserError(
             f"{image} holds fractions: it is no label image; use the discrete segmentation (dseg)."
         )
-    labels = _read_labels(table)
+    labels = read_labels(table)
     unnamed = sorted(set(np.unique(data).tolist()) - set(labels) - {0})
     if unnamed:
         logger.warning(
@@ -177,7 +177,14 @@ def _from_files(config: AtlasConfig, space: str) -> Atlas:
     return Atlas(config.name or image.name.split(".nii", 1)[0], data, loaded.affine, labels)
 
 
-def _read_labels(path: Path) -> dict[int, str]:
+def read_labels(path: Path) -> dict[int, str]:
+    """Region index → label of a label table, ordered by index; index 0 (background) and empty labels are left out.
+
+    Raises
+    ------
+    UserError
+        If a column is missing, or an index or label is repeated.
+    """
     table = read_tsv(path, text=("label", "name"))
     column = next((c for c in ("label", "name") if c in table), None)
     if column is None or "index" not in table:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neuroalign.config.fmri import Clean
+from neuroalign.config.fmri import Clean, Timing
 from neuroalign.errors import UserError
 from neuroalign.fmri.confound_names import named_as_nilearn_expects
 from neuroalign.fmri.preprocess.confounds import cosines
+from neuroalign.fmri.timing import unsteady
 from neuroalign.io import read_tsv
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,13 @@ _MIN_KEPT = 0.4
 
 
 def load_run_confounds(
-    bold: str | os.PathLike, confounds: str | os.PathLike | None, config: Clean, n_volumes: int
+    bold: str | os.PathLike,
+    confounds: str | os.PathLike | None,
+    config: Clean,
+    n_volumes: int,
+    *,
+    timing: Timing | None = None,
+    discarded: int = 0,
 ) -> tuple[pd.DataFrame | None, np.ndarray]:
     """Confound columns of a run and the volumes to keep.
 
@@ -54,6 +61,10 @@ def load_run_confounds(
     config : Clean
         `strategy`, `motion` and `fd_threshold_mm`.
     n_volumes : int
+    timing : Timing, optional
+        Section `fmri.timing`, whose `dummy_scans` stand for what the table says is not at steady state.
+    discarded : int
+        Volumes of the raw run that are missing before the first row.
 
     Returns
     -------
@@ -71,7 +82,7 @@ def load_run_confounds(
     path = Path(confounds) if confounds else None
     if path is None or not path.exists():
         if config.strategy == "none":
-            return None, np.ones(n_volumes, bool)
+            return None, ~unsteady(None, n_volumes, timing or Timing(), discarded)
         raise UserError(
             f"{Path(bold).name} has no confounds table{f' at {path}' if path else ''}; provide it, or set "
             "fmri.clean.strategy to none."
@@ -84,8 +95,9 @@ def load_run_confounds(
     keep = np.ones(n_volumes, bool)
     if config.fd_threshold_mm is not None and "framewise_displacement" in table:
         keep &= ~(table["framewise_displacement"].fillna(0.0).to_numpy() > config.fd_threshold_mm)
-    dummies = [c for c in table if c.startswith("non_steady_state_outlier")]
-    keep &= ~(table[dummies] > 0).any(axis=1).to_numpy()
+    detected = unsteady(table, n_volumes, Timing())
+    unused = unsteady(table, n_volumes, timing or Timing(), discarded)
+    keep &= ~unused
     options = dict(STRATEGIES[config.strategy])
     if not options:
         return None, keep
@@ -107,7 +119,8 @@ def load_run_confounds(
     if sample_mask is not None:
         kept = np.zeros(n_volumes, bool)
         kept[sample_mask] = True
-        keep &= kept
+        # nilearn leaves out every volume that the table calls non-steady; `dummy_scans` has the last word.
+        keep &= kept | (detected & ~unused)
     columns = columns.drop(columns=[c for c in columns if c.startswith("cosine")])
     return columns.fillna(0.0), keep
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neuroalign.bids.derivatives import dataset_root, run_paths
-from neuroalign.bids.metadata import sidecar
+from neuroalign.bids.derivatives import run_paths
 from neuroalign.config.fmri import Fmri
 from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels, load_atlas
@@ -21,8 +20,8 @@ from neuroalign.fmri.images import image_problem, read_image, to_grid
 from neuroalign.fmri.preprocess.confounds import MOTION
 from neuroalign.fmri.qc import RunQc, carpet, temporal_snr, write_qc
 from neuroalign.fmri.series import RoiSeries, write_series
-from neuroalign.fmri.timeseries import atlas_name, read_timeseries, report_dead
-from neuroalign.fmri.timing import repetition_time, times_from_sidecar
+from neuroalign.fmri.timeseries import extract_timeseries, report_dead
+from neuroalign.fmri.timing import image_clock
 from neuroalign.io import provenance, read_tsv
 
 logger = logging.getLogger(__name__)
@@ -66,12 +65,12 @@ def extract_run(
     """
     row = {key: "" if _missing(value) else value for key, value in run.items()}
     if config.source == "timeseries":
-        series, qc, inputs = _from_timeseries(row, config, bids_dir)
+        series, qc, inputs = extract_timeseries(row, config, bids_dir)
     else:
         series, qc, inputs = _from_images(_with_files(row, config, preproc_dir), config, bids_dir)
     series.attributes.update(
         {key: str(row.get(key, "")) for key in ("subject", "session", "task", "run")},
-        space=config.space,
+        space=series.attributes.get("space") or config.space,
         source=config.source,
         hrf_removed=False,
     )
@@ -104,49 +103,6 @@ def _with_files(row: dict[str, Any], config: Fmri, preproc_dir: str | os.PathLik
     }
 
 
-def _metadata(path: str, bids_dir: str | os.PathLike, raw: str) -> dict[str, Any]:
-    """Sidecar of a derivative, completed by ``RepetitionTime`` of the raw run where it lacks it."""
-    metadata = dict(sidecar(path, dataset_root(path)))
-    if metadata.get("RepetitionTime") is None and raw:
-        tr = sidecar(raw, bids_dir).get("RepetitionTime")
-        if tr is not None:
-            metadata["RepetitionTime"] = tr
-    return metadata
-
-
-def _row_tr(row: Mapping[str, Any], metadata: dict[str, Any]) -> None:
-    if metadata.get("RepetitionTime") is None and row.get("tr"):
-        metadata["RepetitionTime"] = float(row["tr"])
-
-
-def _from_timeseries(
-    row: Mapping[str, Any], config: Fmri, bids_dir: str | os.PathLike
-) -> tuple[RoiSeries, RunQc, dict[str, str]]:
-    path = row.get("timeseries", "")
-    if not path:
-        raise UserError(
-            f"{row['run_id']}: no time series were found below dataset.derivatives; check its path."
-        )
-    metadata = _metadata(path, bids_dir, row.get("bold", ""))
-    _row_tr(row, metadata)
-    levels, labels, keep = read_timeseries(path, config.levels)
-    check_kept(keep, row["run_id"])
-    tr = repetition_time(metadata, None, str(path))
-    raw = np.concatenate(list(levels.values()), axis=1)
-    if config.clean.standardize:
-        levels = {level: _standardized(data, keep) for level, data in levels.items()}
-    times = times_from_sidecar(len(keep), tr, metadata)
-    series = RoiSeries(levels, labels, times, keep, {"tr": tr, "atlas": atlas_name(path, metadata)})
-    return series, RunQc(carpet=carpet(raw), times=times, keep=keep), {"timeseries": path}
-
-
-def _standardized(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Z-scores over the kept volumes; constant units become 0."""
-    centred = data.astype(np.float64) - data[keep].mean(axis=0, dtype=np.float64)
-    spread = centred[keep].std(axis=0, ddof=1)
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0).astype(np.float32)
-
-
 def _from_images(
     row: Mapping[str, Any], config: Fmri, bids_dir: str | os.PathLike
 ) -> tuple[RoiSeries, RunQc, dict[str, str]]:
@@ -162,10 +118,16 @@ def _from_images(
     wanted = [label for labels in assigned.values() for label in labels]
     parcels = atlas.on_grid(bold.shape[:3], image.affine, wanted)
 
-    metadata = _metadata(path, bids_dir, row.get("raw_bold", ""))
-    _row_tr(row, metadata)
-    tr = repetition_time(metadata, float(image.header.get_zooms()[3]), str(path))
-    confounds, keep = load_run_confounds(path, row.get("confounds"), config.clean, bold.shape[-1])
+    clock = image_clock(row, image, config.timing, bids_dir)
+    times, tr = clock.times, clock.tr
+    confounds, keep = load_run_confounds(
+        path,
+        row.get("confounds"),
+        config.clean,
+        bold.shape[-1],
+        timing=config.timing,
+        discarded=clock.discarded,
+    )
     check_kept(keep, name)
 
     index = {label: number for number, label in atlas.labels.items()}
@@ -177,7 +139,6 @@ def _from_images(
     levels = {
         level: clean_series(data, keep, tr, config.clean, confounds, name) for level, data in series.items()
     }
-    times = times_from_sidecar(bold.shape[-1], tr, metadata)
     slices, median = temporal_snr(bold, mask, keep)
     fd, motion = _motion(row.get("confounds"))
     brain = bold[mask].T

@@ -1,0 +1,161 @@
+"""Files of ready-made time series: what lies beside a series, and what several runs in one HDF5 file are.
+
+Names are those that XCP-D and giga_connectome write; docs/sources/timeseries.md lists them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuroalign.bids.naming import BidsName, parse_name, plain_index
+from neuroalign.io import open_hdf5
+
+if TYPE_CHECKING:
+    import h5py
+
+# Entities that describe how series were made, not which run they are of.
+MADE = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "meas", "hemi", "label")
+
+
+def companions(path: str | os.PathLike) -> dict[str, Path]:
+    """Tables beside a series that say which of its volumes moved: `outliers` and `motion` (XCP-D).
+
+    Parameters
+    ----------
+    path : path
+        The series; it need not exist.
+    """
+    path = Path(path)
+    try:
+        wanted = _plain(parse_name(path.name))
+    except ValueError:
+        return {}
+    found: dict[str, list[tuple[int, Path]]] = {}
+    try:
+        names = sorted(os.listdir(path.parent))
+    except OSError:
+        return {}
+    for name in names:
+        if not name.endswith(("_outliers.tsv", "_motion.tsv")):
+            continue
+        try:
+            parsed = parse_name(name)
+        except ValueError:
+            continue
+        if _plain(parsed) == wanted:
+            found.setdefault(parsed.suffix, []).append((len(parsed.entities), path.parent / name))
+    return {suffix: min(files)[1] for suffix, files in found.items()}
+
+
+def _plain(name: BidsName) -> frozenset[tuple[str, str]]:
+    return frozenset((k, v) for k, v in name.key() if k not in MADE)
+
+
+@dataclass(frozen=True)
+class SeriesDataset:
+    """One dataset of an HDF5 file of several runs.
+
+    Attributes
+    ----------
+    entities : mapping of str to str
+        Of its run.
+    atlas : str
+        Atlas and its description, such as ``Schaefer2018100Parcels7Networks``.
+    dataset : str
+        Where it is in the file.
+    """
+
+    entities: Mapping[str, str]
+    atlas: str
+    dataset: str
+
+    def belongs_to(self, entities: Mapping[str, str]) -> bool:
+        """Whether it is of this run: the entities that both name agree (``run-1`` and ``run-01`` do)."""
+        mine = {k: plain_index(v) if k == "run" else v for k, v in self.entities.items()}
+        theirs = {k: plain_index(v) if k == "run" else v for k, v in entities.items()}
+        return all(mine.get(k, "") == theirs.get(k, "") for k in ("sub", "ses", "task", "run"))
+
+
+def hdf5_series(file: h5py.File) -> list[SeriesDataset]:
+    """Datasets ``[sub-…/[ses-…/]]sub-…_task-…_atlas-…_desc-…_timeseries`` of a file (giga_connectome up to 0.4)."""
+    return list(_walk(file))
+
+
+def _walk(group: h5py.Group, prefix: str = "") -> Iterator[SeriesDataset]:
+    for name in group:
+        inner = group.get(name)
+        where = f"{prefix}/{name}"
+        if hasattr(inner, "keys"):
+            yield from _walk(inner, where)
+            continue
+        try:
+            parsed = parse_name(name)
+        except ValueError:
+            continue
+        if parsed.suffix == "timeseries" and "sub" in parsed.entities:
+            entities = {k: v for k, v in parsed.entities.items() if k not in MADE}
+            yield SeriesDataset(entities, atlas_label(parsed), where)
+
+
+def atlas_label(name: BidsName) -> str:
+    """The atlas of a series by its name; giga_connectome up to 0.5 put the number of parcels into ``desc``."""
+    atlas = name.entities.get("atlas") or name.entities.get("seg", "")
+    described = "meas" in name.entities or (name.extension == "" and "atlas" in name.entities)
+    return atlas + name.entities.get("desc", "") if described else atlas
+
+
+def same_atlas(label: str, wanted: str) -> bool:
+    """Whether the label in a file name and a configured atlas name can mean one atlas.
+
+    Letters of the label must occur in the wanted name, and its numbers among the wanted one's: ``Schaefer200`` and
+    ``schaefer_2018_200`` agree, ``4S256Parcels`` and ``4S156Parcels`` do not.
+    """
+    plain = [re.sub(r"[^a-z0-9]", "", text.lower()) for text in (label, wanted)]
+    if plain[0] == plain[1] or (all(plain) and (plain[0] in plain[1] or plain[1] in plain[0])):
+        return True
+    words, others = (set(re.findall(r"[a-z]+", text.lower())) for text in (label, wanted))
+    numbers, known = (set(re.findall(r"\d+", text)) for text in (label, wanted))
+    return bool(words) and words <= others and numbers <= known
+
+
+def collected(root: Path) -> list[tuple[Path, SeriesDataset]]:
+    """Datasets in HDF5 files at the root of the derivatives, each with its file.
+
+    Raises
+    ------
+    UserError
+        If a file is damaged.
+    """
+    found = []
+    for path in sorted(root.glob("*.h5")):
+        with open_hdf5(path) as file:
+            found += [(path, item) for item in hdf5_series(file)]
+    return found
+
+
+def hdf5_repetition_time(path: Path) -> float | None:
+    """Seconds between volumes by what an HDF5 file of series says itself; None if it does not."""
+    with open_hdf5(path) as file:
+        holders = [file.attrs, *(file[item.dataset].attrs for item in hdf5_series(file))]
+        if "data" in file:
+            holders.append(file["data"].attrs)
+        for attributes in holders:
+            for key in ("tr", "RepetitionTime"):
+                value = attributes.get(key)
+                if (
+                    value is not None
+                    and np.ndim(value) == 0
+                    and not isinstance(value, (str, bytes))
+                    and value > 0
+                ):
+                    return float(value)
+        if "times" in file and len(file["times"]) > 1:
+            return float(np.median(np.diff(file["times"][()])))
+    return None
