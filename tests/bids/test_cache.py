@@ -26,13 +26,13 @@ OTHER = "onset\tduration\tstim_file\n0\t10\tfast.mp4\n"
 def walks(monkeypatch):
     """Subjects that pybids walked, one list for each time that a cached index was asked for."""
     calls = []
-    find = records.find_files
+    find = sources.find_files
 
     def counted(root, subjects, scope):
         calls.append(list(subjects))
         return find(root, subjects, scope)
 
-    monkeypatch.setattr(records, "find_files", counted)
+    monkeypatch.setattr(sources, "find_files", counted)
     return calls
 
 
