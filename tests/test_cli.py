@@ -169,3 +169,81 @@ def test_info_describes_and_complains(tmp_path, capsys):
     assert run("info", tmp_path / "a.json")[0] == 0
     assert '"x": 1' in capsys.readouterr().out
     assert run("info", tmp_path / "none.h5") == (1, f"neuroalign: {tmp_path}/none.h5 does not exist.")
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    """Configuration of a raw dataset of empty images: two subjects, a film and a localizer without events."""
+    root = tmp_path / "bids"
+    for subject in ("01", "02"):
+        for folder in ("func", "anat"):
+            (root / f"sub-{subject}/{folder}").mkdir(parents=True)
+        (root / f"sub-{subject}/anat/sub-{subject}_T1w.nii.gz").touch()
+        for task in ("film", "localizer"):
+            (root / f"sub-{subject}/func/sub-{subject}_task-{task}_bold.nii.gz").touch()
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    (root / "bold.json").write_text('{"RepetitionTime": 2.0}')
+    (root / "task-film_events.tsv").write_text("onset\tduration\tstim_file\n0\t8\ta.mp4\n")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"output_dir: {tmp_path}/out\ndataset: {{bids_dir: {root}, filters: {{subject: '02', task: localizer}}}}\n"
+        "fmri: {atlas: {image: atlas.nii}}\n"
+    )
+    return path
+
+
+def test_filter_options_win_over_the_configuration(raw, tmp_path, capsys):
+    assert run("validate", "--config", raw)[0] == 1
+    assert "sub-02_task-localizer has no events.tsv" in capsys.readouterr().out
+    assert run("validate", "--config", raw, "--participant-label", "sub-01", "--task", "film")[0] == 1
+    printed = capsys.readouterr().out
+    assert "sub-01_task-film_bold.nii.gz" in printed
+    assert "sub-02" not in printed
+    assert "localizer" not in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--participant-label", "03"), "no run matches subject '03'; found subjects: 01, 02"),
+        (("--participant_label", "1", "--task-id", "flim"), "no run matches task 'flim'; found tasks: film"),
+        (("--session-id", "a"), "no run matches session 'a'; found sessions: none"),
+        (("--run-id", "2"), "no run matches run '2'; found runs: none"),
+        (("--bids-filter-file", "none.json"), "none.json does not exist"),
+    ],
+)
+def test_a_filter_option_that_matches_nothing_says_what_there_is(raw, capsys, options, sentence):
+    assert run("validate", "--config", raw, *options)[0] == 1
+    assert sentence in capsys.readouterr().out
+    assert sentence in run("run", "--config", raw, *options)[1]
+
+
+def test_a_filter_file_goes_into_the_configuration_that_is_run(raw, tmp_path, monkeypatch):
+    import yaml
+
+    from neuroalign import validate
+
+    calls = []
+
+    def fake(command, check):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    # The images are empty, which is not what is tested here.
+    monkeypatch.setattr(validate, "validate", lambda config: [])
+    file = tmp_path / "filter.json"
+    file.write_text('{"bold": {"task": "film"}}')
+    assert run("run", "--config", raw, "--bids-filter-file", file, "--participant-label", "01", "-n")[0] == 0
+    written = Path(calls[0][calls[0].index("--configfile") + 1])
+    assert written == tmp_path / "out/config_with_filters.yaml"
+    values = yaml.safe_load(written.read_text())
+    assert values["dataset"]["filters"] == {
+        "subject": ["01"],
+        "task": "localizer",
+        "bids_filter_file": str(file),
+    }
+    assert values["fmri"] == {"atlas": {"image": "atlas.nii"}}
+    assert run("run", "--config", raw, "-n")[0] == 0
+    assert calls[1][calls[1].index("--configfile") + 1] == str(raw)

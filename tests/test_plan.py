@@ -79,3 +79,43 @@ def test_all_unusable_features_are_told_together(values, tmp_path):
     features(tmp_path / "features", "one")
     features(tmp_path / "features", "two")
     assert [Path(p).stem for p in make_plan(values).embedding_files] == list(FILMS)
+
+
+def test_a_declared_film_is_planned_and_cut_into_clips_on_the_clock_of_the_run(values, tmp_path):
+    from neuroalign.config.pairs import Clips
+    from neuroalign.pairs.clips import clip_table
+
+    (tmp_path / "bids/sub-01/func/sub-01_task-film_events.tsv").unlink()
+    values["dataset"]["presentations"] = [{"stimulus": "two.mp4", "onset": 7.5, "offset": 4.0}]
+    plan = make_plan(values)
+    assert plan.stimuli == ["two"]
+    assert plan.events_files == []
+    clips = clip_table(plan.presentations, {"two": 20.0}, Clips(strategy="fixed", duration_s=4, stride_s=4))
+    assert clips["start_s"].tolist() == [4.0, 8.0, 12.0, 16.0]
+    # The film's second 4 came 7.5 s after the first volume.
+    assert clips["onset_s"].tolist() == [7.5, 11.5, 15.5, 19.5]
+
+
+def test_a_changed_filter_file_changes_the_plan(values, tmp_path):
+    func = tmp_path / "bids/sub-01/func"
+    (func / "sub-01_task-film_acq-b_bold.nii.gz").touch()
+    file = tmp_path / "filter.json"
+    values["dataset"]["filters"] = {"bids_filter_file": str(file)}
+    digests = set()
+    for acquisition, run in (("null", "sub-01_task-film"), ('"b"', "sub-01_task-film_acq-b")):
+        file.write_text(f'{{"bold": {{"acquisition": {acquisition}}}}}')
+        plan = make_plan(values)
+        assert plan.run_ids == [run]
+        digests.add(plan.digest)
+    assert len(digests) == 2
+
+
+def test_the_demo_takes_filters_by_label_and_refuses_what_is_for_real_data(tmp_path):
+    dataset = {"simulate": {}, "bids_dir": str(tmp_path / "bids"), "filters": {"subject": "02"}}
+    plan = make_plan({"dataset": dataset})
+    assert set(plan.runs["subject"]) == set(plan.presentations["subject"]) == {"02"}
+    # The dataset is made whole.
+    assert any("sub-01" in str(path) for path in plan.dataset_files)
+    for key, value in (("filters", {"bids_filter_file": "x"}), ("presentations", [{"stimulus": "a"}])):
+        with pytest.raises(UserError, match="are for real data"):
+            make_plan({"dataset": dataset | {key: value}})

@@ -137,3 +137,32 @@ def test_what_a_stage_reads_is_what_it_is_given(root, tmp_path, demo, monkeypatc
     assert given["ntcl"]["terms"]["level"] == 0
     assert given["ntcl"]["soften_s"] == 0
     assert "vq" not in rules["train_ntcl"].params.train
+
+
+def test_filters_of_the_command_line_reach_the_workflow_and_plain_snakemake(root, tmp_path, demo):
+    """`neuroalign run` writes the configuration that it runs with: snakemake goes on with that file."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(demo))
+    command = [sys.executable, "-m", "neuroalign", "run", "--config", str(path), "-n", "--cores", "2"]
+    filters = ["--participant-label", "sub-02", "03", "--run-id", "1"]
+    result = subprocess.run([*command, *filters], cwd=tmp_path, capture_output=True, text=True, check=False)
+    table = jobs(result)
+    assert table["extract"] == table["preprocess"] == 2
+    written = tmp_path / "out/config_with_filters.yaml"
+    config = yaml.safe_load(written.read_text())
+    assert config["dataset"]["filters"] == {"subject": ["sub-02", "03"], "run": ["1"]}
+    assert jobs(dry_run(root, tmp_path, config)) == table
+
+
+def test_a_filter_file_in_the_configuration_is_enough(root, tmp_path, shared_data):
+    config = yaml.safe_load((root / "config" / "examples" / "timeseries.yaml").read_text())
+    config["output_dir"] = str(tmp_path / "out")
+    (tmp_path / "filter.json").write_text('{"bold": {"task": "sitcomep1", "suffix": "bold"}}')
+    config["dataset"] |= {
+        "bids_dir": str(shared_data / "movie_fmri"),
+        "derivatives": str(shared_data / "movie_fmri" / "derivatives" / "xcp_d"),
+        "filters": {"bids_filter_file": str(tmp_path / "filter.json")},
+    }
+    config["split"] = {"by": "time"}
+    config["video"]["precomputed_dir"] = str(shared_data / "movie_fmri" / "features")
+    assert jobs(dry_run(root, tmp_path, config))["extract"] == 14
