@@ -61,7 +61,7 @@ class Atlas:
             )
         if lost:
             raise UserError(
-                f"Atlas '{self.name}': {len(lost)} regions have no voxel on the BOLD grid ({_some(lost)}); set "
+                f"Atlas '{self.name}': {len(lost)} regions have no voxel on the BOLD grid ({some(lost)}); set "
                 "fmri.preprocess.resolution_mm to smaller voxels, take a coarser atlas, or leave them out of fmri.levels."
             )
         return moved
@@ -114,7 +114,7 @@ def assign_levels(labels: Sequence[str], levels: Mapping[str, str]) -> dict[str,
     for level, members in assigned.items():
         if not members:
             raise UserError(
-                f"fmri.levels: no region matches '{levels[level]}' of level '{level}'; labels look like {_some(labels)}."
+                f"fmri.levels: no region matches '{levels[level]}' of level '{level}'; labels look like {some(labels)}."
             )
         for label in members:
             if label in owner:
@@ -182,7 +182,7 @@ def _read_labels(path: Path) -> dict[int, str]:
     column = next((c for c in ("label", "name") if c in table), None)
     if column is None or "index" not in table:
         raise UserError(
-            f"{path} needs the columns 'index' and 'label' (or 'name'); it has {_some(table.columns)}."
+            f"{path} needs the columns 'index' and 'label' (or 'name'); it has {some(table.columns)}."
         )
     table = table[(table["index"] != 0) & (table[column] != "")]
     labels = dict(zip(table["index"].astype(int).tolist(), table[column].tolist(), strict=True))
@@ -224,6 +224,7 @@ def _from_nilearn(name: str) -> Atlas:
     return Atlas(name, np.rint(data).astype(np.int32), loaded.affine, dict(sorted(labels.items())))
 
 
-def _some(values) -> str:
+def some(values: Sequence[object]) -> str:
+    """The first few of some names, for a message."""
     shown = [str(v) for v in list(values)[:_SHOWN]]
     return ", ".join(shown) + (", …" if len(values) > _SHOWN else "")
