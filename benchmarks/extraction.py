@@ -150,7 +150,9 @@ def compare(folder: Path, repeats: int) -> None:
     read = best(lambda: np.asarray(nib.load(row["bold"]).dataobj), repeats)
     size = os.path.getsize(row["bold"]) / 1e6
     print(f"{'x'.join(map(str, (*shape, volumes)))} int16, {size:.0f} MB compressed")
-    print("| | seconds | times nibabel's read | largest difference to nilearn (z-scores) |\n|---|---|---|---|")
+    print(
+        "| | seconds | times nibabel's read | largest difference to nilearn (z-scores) |\n|---|---|---|---|"
+    )
     print(f"| nibabel, reading only | {read:.2f} | 1 | |")
     for units in ("parcels", "voxels"):
         theirs = nilearns(row, units)
@@ -166,7 +168,9 @@ def compare(folder: Path, repeats: int) -> None:
             ]
             got = got[:, np.lexsort(np.array(place).T[::-1])]
         worst = np.abs(got[found.keep] - theirs).max()
-        print(f"| ours, {units} ({got.shape[1]}) with quality control | {fast:.2f} | {fast / read:.2f} | {worst:.1e} |")
+        print(
+            f"| ours, {units} ({got.shape[1]}) with quality control | {fast:.2f} | {fast / read:.2f} | {worst:.1e} |"
+        )
         print(f"| nilearn, {units} | {slow:.2f} | {slow / read:.2f} | |")
 
 
