@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ def load_run_confounds(
     Parameters
     ----------
     bold : path
-        Preprocessed BOLD; its name leads nilearn to the confounds beside it (fMRIPrep's naming).
+        Preprocessed BOLD, for messages.
     confounds : path or None
-        The confounds table, for framewise displacement and volumes not at steady state.
+        The confounds table, with its JSON beside it.
     config : Clean
         `strategy`, `motion` and `fd_threshold_mm`.
     n_volumes : int
@@ -98,7 +99,7 @@ def load_run_confounds(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            columns, sample_mask = load_confounds(str(bold), demean=True, **options)
+            columns, sample_mask = load_confounds(_name_for_nilearn(path, bold), demean=True, **options)
     except ValueError as error:
         raise UserError(
             f"{path} does not serve fmri.clean.strategy '{config.strategy}' ({' '.join(str(error).split())}); choose "
@@ -110,6 +111,18 @@ def load_run_confounds(
         keep &= kept
     columns = columns.drop(columns=[c for c in columns if c.startswith("cosine")])
     return columns.fillna(0.0), keep
+
+
+def _name_for_nilearn(confounds: Path, bold: str | os.PathLike) -> str:
+    """The name of an image that leads nilearn to exactly this table.
+
+    nilearn looks for the table by the name of the image, which it only takes as ``desc-preproc_bold.nii.gz``: an
+    uncompressed image, or one of another pipeline, would be refused. The image itself is not opened.
+    """
+    name, replaced = re.subn(
+        r"(^|_)desc-confounds_(timeseries|regressors)\.tsv$", r"\1desc-preproc_bold.nii.gz", confounds.name
+    )
+    return str(confounds.with_name(name)) if replaced else str(bold)
 
 
 def check_kept(keep: np.ndarray, name: str) -> None:
