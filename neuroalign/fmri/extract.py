@@ -171,10 +171,10 @@ def _from_images(
 
     mask = _mask(row, bold)
     numbers = {label: number for number, label in atlas.labels.items()}
+    _report_uncovered(parcels, mask, wanted, numbers, name)
     if config.units == "parcels":
         labels = {level: list(members) for level, members in assigned.items()}
         found = extract_means(bold, mask, keep, parcels, [numbers[label] for label in wanted])
-        _report_uncovered(wanted, found.sizes, name)
     else:
         where, labels = _voxels(parcels, assigned, numbers)
         found = extract_voxels(bold, mask, keep, where)
@@ -240,8 +240,11 @@ def _by_level(series: np.ndarray, labels: Mapping[str, list[str]]) -> dict[str, 
     return dict(zip(labels, np.split(series, ends[:-1], axis=1), strict=True))
 
 
-def _report_uncovered(regions: list[str], sizes: np.ndarray, name: str) -> None:
-    outside = [label for label, size in zip(regions, sizes, strict=True) if size == 0]
+def _report_uncovered(
+    parcels: np.ndarray, mask: np.ndarray, regions: list[str], numbers: Mapping[str, int], name: str
+) -> None:
+    covered = set(np.unique(parcels[mask]).tolist())
+    outside = [label for label in regions if numbers[label] not in covered]
     if outside:
         logger.warning(
             "%s: %d of %d regions lie wholly outside this run's brain mask (%s).",

@@ -175,8 +175,6 @@ class Extraction:
     ----------
     series : array of shape (volumes, units)
         Uncleaned: region means (float64), or voxels (float32).
-    sizes : int array of shape (units,)
-        Voxels behind each unit.
     snr : float32 array of shape (x, y, z)
         Temporal signal-to-noise ratio in the brain, 0 outside.
     carpet : float16 array of shape (rows, volumes)
@@ -184,7 +182,6 @@ class Extraction:
     """
 
     series: np.ndarray
-    sizes: np.ndarray
     snr: np.ndarray
     carpet: np.ndarray
 
@@ -209,7 +206,7 @@ def extract_means(
     Returns
     -------
     Extraction
-        A region outside the brain has size 0 and a series of zeros.
+        A region outside the brain has a series of zeros.
     """
     position: Mapping[int, int] = {number: place for place, number in enumerate(regions)}
     voxels = _flat(mask)
@@ -217,7 +214,7 @@ def extract_means(
     region = np.array([position.get(int(number), -1) for number in found])[inverse]
     means = RegionMeans(volumes.shape[3], region, len(regions))
     snr, strip = _quality(volumes, mask, keep, voxels, slice(None), means)
-    return Extraction(means.means, means.sizes, snr, strip)
+    return Extraction(means.means, snr, strip)
 
 
 def extract_voxels(
@@ -239,7 +236,7 @@ def extract_voxels(
     voxels = np.union1d(brain, wanted)
     chosen = Columns(volumes.shape[3], np.searchsorted(voxels, wanted))
     snr, strip = _quality(volumes, mask, keep, voxels, np.searchsorted(voxels, brain), chosen)
-    return Extraction(chosen.series, np.ones(len(wanted), int), snr, strip)
+    return Extraction(chosen.series, snr, strip)
 
 
 def _flat(mask: np.ndarray) -> np.ndarray:

@@ -196,9 +196,7 @@ def test_one_pass_gives_means_noise_and_carpet(run):
     found = extract_means(volumes, mask, keep, parcels, [40, 10, 30])
     for column, number in enumerate([40, 10]):
         inside = mask & (parcels == number)
-        assert found.sizes[column] == inside.sum()
         np.testing.assert_allclose(found.series[:, column], data[inside].mean(axis=0), rtol=1e-12)
-    assert found.sizes[2] == 0
     assert (found.series[:, 2] == 0).all()
     np.testing.assert_allclose(found.snr[mask], naive_snr(data[mask].T.astype(float), keep), rtol=1e-5)
     assert (found.snr[~mask] == 0).all()
