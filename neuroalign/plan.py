@@ -299,7 +299,7 @@ class Plan:
         table = Path(atlas.image.removesuffix(".nii.gz") + ".tsv")
         if table in map(Path, self.truth_files):
             return [atlas.image, str(table)]
-        from neuroalign.fmri.atlas import labels_beside
+        from neuroalign.fmri.label_table import labels_beside
 
         found = labels_beside(atlas.image)
         return [atlas.image, *([str(found)] if found else [])]

@@ -6,17 +6,24 @@ import re
 import shlex
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from neuroalign.config._section import Section
+from neuroalign.config.levels import SCHAEFER, TABLES, check_patterns, resolve_levels
 
-# Levels for the Schaefer parcellation in its 7-network order: sensory cortex, attention networks,
-# and association cortex (Schaefer et al. 2018, Yeo et al. 2011).
-SCHAEFER_LEVELS = {
-    "early": r"(^|_)(Vis|SomMot)_",
-    "intermediate": r"(^|_)(DorsAttn|SalVentAttn)_",
-    "high": r"(^|_)(Limbic|Cont|Default)_",
-}
+# A table's name becomes its mapping when the configuration is read: the rest of the package sees mappings only.
+Levels = Annotated[
+    dict[str, str],
+    BeforeValidator(resolve_levels),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object", "additionalProperties": {"type": "string"}},
+                {"type": "string", "enum": list(TABLES)},
+            ]
+        }
+    ),
+]
 
 
 def _as_label(value):
@@ -130,11 +137,14 @@ class Atlas(Section):
     """The regions."""
 
     name: str | None = Field(
-        None, description="Atlas fetched by nilearn (e.g. `schaefer_2018_200`), or a name to record."
+        None,
+        description="Atlas fetched by nilearn (e.g. `schaefer_2018_200`; docs/atlases.md lists them), or a name to record.",
     )
     image: str | None = Field(None, description="Label image (NIfTI) in `fmri.space`; wins over `name`.")
     labels: str | None = Field(
-        None, description="TSV with columns `index` and `label` (or `name`); null looks beside `image`."
+        None,
+        description="Label table: TSV with columns `index` and `label` (or `name`), a FreeSurfer look-up table, or two columns "
+        "of text; null looks beside `image`.",
     )
 
 
@@ -226,9 +236,10 @@ class Fmri(Section):
     )
     preprocess: Preprocess = Field(default_factory=Preprocess, description="Preprocessing of raw BOLD.")
     atlas: Atlas = Field(default_factory=Atlas, description="The regions.")
-    levels: dict[str, str] = Field(
-        default_factory=lambda: dict(SCHAEFER_LEVELS),
-        description="Brain levels in visual-hierarchy order, each a regular expression on region labels.",
+    levels: Levels = Field(
+        default_factory=SCHAEFER.patterns,
+        description="Brain levels in visual-hierarchy order, each a regular expression on region labels; or the name of "
+        "a table for a published atlas (docs/atlases.md): " + ", ".join(f"`{name}`" for name in TABLES) + ".",
     )
     units: Literal["parcels", "voxels"] = Field("parcels", description="What a level's columns are.")
     clean: Clean = Field(default_factory=Clean, description="Signal cleaning.")
@@ -239,17 +250,7 @@ class Fmri(Section):
     @field_validator("levels")
     @classmethod
     def _patterns_compile(cls, levels: dict[str, str]) -> dict[str, str]:
-        if not levels:
-            raise ValueError("name at least one level")
-        for level, pattern in levels.items():
-            if not re.fullmatch(r"[A-Za-z0-9-]+", level):
-                raise ValueError(f"level name '{level}' may hold letters, digits and '-' only")
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(
-                    f"the pattern of level '{level}' is no regular expression: {error}"
-                ) from error
+        check_patterns(levels)
         return levels
 
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from neuroalign.config.fmri import Atlas as AtlasConfig
 from neuroalign.errors import UserError
-from neuroalign.fmri.images import read_image, to_grid
-from neuroalign.io import read_tsv
+from neuroalign.fmri.fetched_atlas import fetch_atlas
+from neuroalign.fmri.images import image_problem, read_image, to_grid
+from neuroalign.fmri.label_table import labels_beside, read_labels
 
 logger = logging.getLogger(__name__)
 _SHOWN = 6
@@ -61,7 +63,7 @@ class Atlas:
             )
         if lost:
             raise UserError(
-                f"Atlas '{self.name}': {len(lost)} regions have no voxel on the BOLD grid ({_some(lost)}); set "
+                f"Atlas '{self.name}': {len(lost)} regions have no voxel on the BOLD grid ({some(lost)}); set "
                 "fmri.preprocess.resolution_mm to smaller voxels, take a coarser atlas, or leave them out of fmri.levels."
             )
         return moved
@@ -75,17 +77,19 @@ def load_atlas(config: AtlasConfig, space: str) -> Atlas:
     config : Atlas section
         `image` and `labels`, or the `name` of an atlas that nilearn fetches.
     space : str
-        `fmri.space`; an image that names another space in its file name is refused.
+        `fmri.space`; an image that names another space in its file name is refused, an atlas by name that is in
+        another space is warned about (most exist in one space only).
 
     Raises
     ------
     UserError
-        If nothing is configured, a file is missing or damaged, the spaces differ, or image and table disagree.
+        If nothing is configured, a file is missing or damaged, the spaces differ, image and table disagree, or the
+        image is probabilistic.
     """
     if config.image:
         return _from_files(config, space)
     if config.name:
-        return _from_nilearn(config.name)
+        return _from_nilearn(config.name, space)
     raise UserError("No atlas is configured: set fmri.atlas.image (with labels), or fmri.atlas.name.")
 
 
@@ -114,7 +118,7 @@ def assign_levels(labels: Sequence[str], levels: Mapping[str, str]) -> dict[str,
     for level, members in assigned.items():
         if not members:
             raise UserError(
-                f"fmri.levels: no region matches '{levels[level]}' of level '{level}'; labels look like {_some(labels)}."
+                f"fmri.levels: no region matches '{levels[level]}' of level '{level}'; labels look like {some(labels)}."
             )
         for label in members:
             if label in owner:
@@ -142,95 +146,78 @@ def check_space(image: str | os.PathLike, space: str) -> None:
         )
 
 
-def labels_beside(image: str | os.PathLike) -> Path | None:
-    """The label table of an atlas image: the same stem, or the same without ``space-`` and ``res-`` (BIDS)."""
-    image = Path(image)
-    name = image.name.split(".nii", 1)[0]
-    bare = re.sub(r"_(space|res)-[A-Za-z0-9]+", "", name)
-    for stem in dict.fromkeys([name, f"{name}_dseg", bare, f"{bare}_dseg"]):
-        candidate = image.with_name(f"{stem}.tsv")
-        if candidate.exists():
-            return candidate
-    return None
-
-
 def _from_files(config: AtlasConfig, space: str) -> Atlas:
     image = Path(config.image)
     check_space(image, space)
+    data, affine = _label_image(image, str(image))
     table = Path(config.labels) if config.labels else labels_beside(image)
-    if image.exists() and table is None:
+    if table is None:
         raise UserError(
             f"No label table was found beside {image}; set fmri.atlas.labels to a TSV with index and label."
         )
-    raw, loaded = read_image(image, ndim=3)
-    data = np.rint(raw).astype(np.int32)
-    if np.abs(raw - data).max() > 1e-3:
-        raise UserError(
-            f"{image} holds fractions: it is no label image; use the discrete segmentation (dseg)."
-        )
-    labels = read_labels(table)
-    unnamed = sorted(set(np.unique(data).tolist()) - set(labels) - {0})
-    if unnamed:
+    return _atlas(config.name or image.name.split(".nii", 1)[0], data, affine, read_labels(table), str(image))
+
+
+def _from_nilearn(name: str, space: str) -> Atlas:
+    fetched = fetch_atlas(name)
+    if fetched.space != space:
         logger.warning(
-            "%s: regions %s have no label in %s and are not used.", image.name, unnamed[:_SHOWN], table
+            "Atlas '%s' is in %s and fmri.space is %s: regions may lie a few millimetres off; an atlas image in "
+            "fmri.space (fmri.atlas.image) is better.",
+            name,
+            fetched.space,
+            space,
         )
-    return Atlas(config.name or image.name.split(".nii", 1)[0], data, loaded.affine, labels)
+    data, affine = _label_image(fetched.maps, f"Atlas '{name}'")
+    return _atlas(name, data, affine, fetched.labels, f"Atlas '{name}'")
 
 
-def read_labels(path: Path) -> dict[int, str]:
-    """Region index → label of a label table, ordered by index; index 0 (background) and empty labels are left out.
-
-    Raises
-    ------
-    UserError
-        If a column is missing, or an index or label is repeated.
-    """
-    table = read_tsv(path, text=("label", "name"))
-    column = next((c for c in ("label", "name") if c in table), None)
-    if column is None or "index" not in table:
-        raise UserError(
-            f"{path} needs the columns 'index' and 'label' (or 'name'); it has {_some(table.columns)}."
-        )
-    table = table[(table["index"] != 0) & (table[column] != "")]
-    labels = dict(zip(table["index"].astype(int).tolist(), table[column].tolist(), strict=True))
-    if len(labels) != len(table) or len(set(labels.values())) != len(labels):
-        raise UserError(f"{path} repeats an index or a label; every region needs its own.")
-    return dict(sorted(labels.items()))
-
-
-def _from_nilearn(name: str) -> Atlas:
-    from nilearn import datasets
-
-    parts = re.fullmatch(r"schaefer_2018_(\d+)(?:_(7|17)networks)?", name)
-    try:
-        if parts:
-            fetched = datasets.fetch_atlas_schaefer_2018(
-                n_rois=int(parts[1]), yeo_networks=int(parts[2] or 7)
-            )
-        elif name == "aal":
-            fetched = datasets.fetch_atlas_aal()
-        elif name.startswith("harvard_oxford_"):
-            fetched = datasets.fetch_atlas_harvard_oxford(name.removeprefix("harvard_oxford_"))
-        else:
-            raise UserError(
-                f"fmri.atlas.name '{name}' is unknown: use schaefer_2018_<100…1000>[_17networks], aal or "
-                "harvard_oxford_<variant>, or give fmri.atlas.image."
-            )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"Atlas '{name}' could not be fetched ({error}); download it once on a connected machine and set "
-            "fmri.atlas.image and fmri.atlas.labels."
-        ) from error
-    image = fetched.maps
+def _label_image(image: str | os.PathLike | nib.spatialimages.SpatialImage, source: str):
+    """Region number per voxel, and the affine, of an image or its file; refused if it holds no labels."""
     if isinstance(image, (str, os.PathLike)):
-        data, loaded = read_image(image, ndim=3)
+        if problem := image_problem(image):
+            raise UserError(problem)
+        shape = nib.load(image).shape
     else:
-        data, loaded = np.asarray(image.dataobj), image
-    table = fetched.lut
-    labels = {int(i): str(n) for i, n in zip(table["index"], table["name"], strict=True) if int(i) != 0}
-    return Atlas(name, np.rint(data).astype(np.int32), loaded.affine, dict(sorted(labels.items())))
+        shape = image.shape
+    if len(shape) > 3 and shape[3:] != (1,):
+        raise UserError(
+            f"{source} has {len(shape)} dimensions, as probabilistic atlases have (a map per region); use its label "
+            "image (dseg, maximum probability)."
+        )
+    if isinstance(image, (str, os.PathLike)):
+        data, image = read_image(image, ndim=3, dtype=np.float64)
+    else:
+        data = np.asarray(image.dataobj, np.float64).reshape(shape[:3])
+    numbers = np.rint(data)
+    if np.abs(data - numbers).max() > 1e-3:
+        raise UserError(
+            f"{source} holds fractions: it is no label image; use the discrete segmentation (dseg)."
+        )
+    return numbers.astype(np.int32), image.affine
 
 
-def _some(values) -> str:
+def _atlas(
+    name: str, numbers: np.ndarray, affine: np.ndarray, labels: Mapping[int, str], source: str
+) -> Atlas:
+    """Reconcile the image with its table."""
+    present = set(np.unique(numbers).tolist()) - {0}
+    if unnamed := sorted(present - set(labels)):
+        logger.warning("%s: regions %s have no label and are not used.", source, some(unnamed))
+    used = {number: label for number, label in sorted(labels.items()) if number in present}
+    if not used:
+        raise UserError(
+            f"{source}: none of its regions ({some(sorted(present))}) is in its label table (from "
+            f"{some(sorted(labels))}); check that image and table belong together."
+        )
+    if absent := [label for number, label in labels.items() if number not in present]:
+        logger.warning(
+            "%s: %d labels of its table are not in the image (%s).", source, len(absent), some(absent)
+        )
+    return Atlas(name, numbers, affine, used)
+
+
+def some(values: Sequence[object]) -> str:
+    """The first few of some names, for a message."""
     shown = [str(v) for v in list(values)[:_SHOWN]]
     return ", ".join(shown) + (", …" if len(values) > _SHOWN else "")

@@ -39,6 +39,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 _SCRUB_FD_MM = 0.5
 _MIN_KEPT = 0.4
+_COLUMNS = 4096
 
 
 def load_run_confounds(
@@ -57,7 +58,7 @@ def load_run_confounds(
     bold : path
         Preprocessed BOLD, for messages.
     confounds : path or None
-        Its confounds table, whatever its name.
+        The confounds table, whatever its name, with its JSON beside it.
     config : Clean
         `strategy`, `motion` and `fd_threshold_mm`.
     n_volumes : int
@@ -177,8 +178,6 @@ def clean_series(
     one, a Butterworth band-pass is applied to series and confounds alike before the regression. Both are
     nilearn's `signal.clean`, so that nothing is put back by filtering after regressing (Lindquist et al. 2019).
     """
-    from nilearn import signal
-
     volumes = len(series)
     high, low = config.high_pass_hz or None, config.low_pass_hz
     if low is not None and low >= 0.5 / tr:
@@ -193,27 +192,49 @@ def clean_series(
             f"{name}: {columns} regressors for {keep.sum()} kept volumes leave nothing to analyse; choose a smaller "
             "fmri.clean.strategy or a higher fmri.clean.fd_threshold_mm."
         )
-    alive = series[keep].std(axis=0) > 1e-6 * np.abs(series[keep]).max(axis=0, initial=0)
+    regressors = _regressors(confounds, volumes, tr, None if low else high)
     out = np.zeros(series.shape, np.float32)
+    for start in range(0, series.shape[1], _COLUMNS):
+        part = np.s_[:, start : start + _COLUMNS]
+        out[part] = _cleaned(
+            np.asarray(series[part], np.float64), keep, tr, config, regressors, (high if low else None, low)
+        )
+    return out
+
+
+def _cleaned(
+    series: np.ndarray,
+    keep: np.ndarray,
+    tr: float,
+    config: Clean,
+    regressors: np.ndarray | None,
+    band_hz: tuple[float | None, float | None],
+) -> np.ndarray:
+    """`clean_series` for a few columns: every step treats columns one by one, so that parts may be cleaned apart."""
+    from nilearn import signal
+
+    out = np.zeros(series.shape)
+    alive = series[keep].std(axis=0) > 1e-6 * np.abs(series[keep]).max(axis=0, initial=0)
+    if not alive.any():
+        return out
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cleaned = signal.clean(
-            np.asarray(series[:, alive], np.float64),
+            series[:, alive],
             detrend=True,
             standardize="zscore_sample" if config.standardize else None,
             standardize_confounds=True,
-            confounds=_regressors(confounds, volumes, tr, None if low else high),
+            confounds=regressors,
             sample_mask=None if keep.all() else np.flatnonzero(keep),
             t_r=tr,
-            high_pass=high if low else None,
-            low_pass=low,
-            filter="butterworth" if low else False,
+            high_pass=band_hz[0],
+            low_pass=band_hz[1],
+            filter="butterworth" if band_hz[1] else False,
+            # Censored ends are not extrapolated: they stay flagged, and hold the nearest kept volume.
             extrapolate=False,
         )
-    kept = np.flatnonzero(keep)
-    if len(cleaned) != len(kept):
-        # Butterworth without extrapolation trims censored ends: those ends stay flagged and interpolated.
-        raise ValueError(f"{name}: cleaning returned {len(cleaned)} of {len(kept)} volumes")
+    if len(cleaned) != np.count_nonzero(keep):
+        raise ValueError(f"cleaning returned {len(cleaned)} of {np.count_nonzero(keep)} volumes")
     out[:, alive] = interpolate(cleaned, keep)
     return np.nan_to_num(out)
 

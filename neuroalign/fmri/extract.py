@@ -14,11 +14,12 @@ import pandas as pd
 from neuroalign.bids.derivatives import run_paths
 from neuroalign.config.fmri import Fmri
 from neuroalign.errors import UserError
-from neuroalign.fmri.atlas import assign_levels, load_atlas
+from neuroalign.fmri.atlas import assign_levels, load_atlas, some
 from neuroalign.fmri.clean import check_kept, clean_series, load_run_confounds
-from neuroalign.fmri.images import image_problem, read_image, to_grid
+from neuroalign.fmri.images import VolumeReader, image_problem, read_image, to_grid
 from neuroalign.fmri.preprocess.confounds import MOTION
-from neuroalign.fmri.qc import RunQc, carpet, temporal_snr, write_qc
+from neuroalign.fmri.qc import RunQc, snr_slices, write_qc
+from neuroalign.fmri.roi import extract_means, extract_voxels, varying_voxels
 from neuroalign.fmri.series import RoiSeries, write_series
 from neuroalign.fmri.timeseries import extract_timeseries, report_dead
 from neuroalign.fmri.timing import image_clock
@@ -111,40 +112,38 @@ def _from_images(
         raise UserError(
             f"{name}: no preprocessed BOLD in space '{config.space}' was found; check dataset.derivatives."
         )
-    bold, image = read_image(path, ndim=4)
-    mask = _mask(row, bold, image.affine)
+    bold = VolumeReader(path)
+    volumes = bold.shape[3]
     atlas = load_atlas(config.atlas, config.space)
     assigned = assign_levels(list(atlas.labels.values()), config.levels)
     wanted = [label for labels in assigned.values() for label in labels]
-    parcels = atlas.on_grid(bold.shape[:3], image.affine, wanted)
+    parcels = atlas.on_grid(bold.shape[:3], bold.affine, wanted)
 
-    clock = image_clock(row, image, config.timing, bids_dir)
+    clock = image_clock(row, bold.image, config.timing, bids_dir)
     times, tr = clock.times, clock.tr
     confounds, keep = load_run_confounds(
-        path,
-        row.get("confounds"),
-        config.clean,
-        bold.shape[-1],
-        timing=config.timing,
-        discarded=clock.discarded,
+        path, row.get("confounds"), config.clean, volumes, timing=config.timing, discarded=clock.discarded
     )
     check_kept(keep, name)
 
-    index = {label: number for number, label in atlas.labels.items()}
+    mask = _mask(row, bold)
+    numbers = {label: number for number, label in atlas.labels.items()}
+    _report_uncovered(parcels, mask, wanted, numbers, name)
     if config.units == "parcels":
-        series, labels = _parcels(image, bold, parcels, mask, assigned, index)
+        labels = {level: list(members) for level, members in assigned.items()}
+        found = extract_means(bold, mask, keep, parcels, [numbers[label] for label in wanted])
     else:
-        series, labels = _voxels(bold, parcels, assigned, index)
+        where, labels = _voxels(parcels, assigned, numbers)
+        found = extract_voxels(bold, mask, keep, where)
+    series = _by_level(found.series, labels)
     _report_units(series, labels, keep, name)
     levels = {
         level: clean_series(data, keep, tr, config.clean, confounds, name) for level, data in series.items()
     }
-    slices, median = temporal_snr(bold, mask, keep)
+    slices, median = snr_slices(found.snr, mask)
     fd, motion = _motion(row.get("confounds"))
-    brain = bold[mask].T
-    rows = np.unique(np.linspace(0, brain.shape[1] - 1, min(400, brain.shape[1])).astype(int))
     qc = RunQc(
-        carpet=carpet(brain[:, rows]),
+        carpet=found.carpet,
         times=times,
         keep=keep,
         tsnr=slices,
@@ -160,14 +159,14 @@ def _from_images(
     return RoiSeries(levels, labels, times, keep, {"tr": tr, "atlas": atlas.name}), qc, inputs
 
 
-def _mask(row: Mapping[str, Any], bold: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The brain mask on the grid of the BOLD; without one, every voxel that varies."""
+def _mask(row: Mapping[str, Any], bold: VolumeReader) -> np.ndarray:
+    """The brain mask on the grid of the BOLD; without one, every voxel that varies (found in a pass of its own)."""
     if row.get("mask"):
         data, image = read_image(row["mask"], ndim=3)
-        mask = to_grid(data > 0, image.affine, bold.shape[:3], affine)
+        mask = to_grid(data > 0, image.affine, bold.shape[:3], bold.affine)
     else:
         logger.warning("%s: no brain mask; every voxel with signal counts as brain.", row["run_id"])
-        mask = bold.std(axis=-1) > 0
+        mask = varying_voxels(bold)
     if not mask.any():
         raise UserError(
             f"{row['run_id']}: the brain mask is empty on the BOLD grid; check that both are in one space."
@@ -175,53 +174,53 @@ def _mask(row: Mapping[str, Any], bold: np.ndarray, affine: np.ndarray) -> np.nd
     return mask
 
 
-def _parcels(
-    image: Any,
-    bold: np.ndarray,
-    parcels: np.ndarray,
-    mask: np.ndarray,
-    assigned: Mapping[str, list[str]],
-    index: Mapping[str, int],
-) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Mean series of every region, over its voxels in the brain, by nilearn's masker."""
-    import nibabel as nib
-    from nilearn.maskers import NiftiLabelsMasker
-
-    wanted = np.isin(parcels, [index[v] for labels in assigned.values() for v in labels])
-    inside = np.where(mask & wanted, parcels, 0).astype(np.int32)
-    present = np.unique(inside[inside > 0])
-    means = np.zeros((bold.shape[-1], int(max(index.values())) + 1), np.float32)
-    if present.size:
-        masker = NiftiLabelsMasker(
-            nib.Nifti1Image(inside, image.affine), resampling_target=None, standardize=None
-        )
-        means[:, present] = masker.fit_transform(nib.Nifti1Image(bold, image.affine))
-    series = {level: means[:, [index[v] for v in labels]] for level, labels in assigned.items()}
-    return series, {level: list(labels) for level, labels in assigned.items()}
-
-
 def _voxels(
-    bold: np.ndarray, parcels: np.ndarray, assigned: Mapping[str, list[str]], index: Mapping[str, int]
-) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Every voxel of a level's regions, whatever this run's brain mask: columns agree between runs."""
-    names = {number: label for label, number in index.items()}
-    series, labels = {}, {}
+    parcels: np.ndarray, assigned: Mapping[str, list[str]], numbers: Mapping[str, int]
+) -> tuple[np.ndarray, dict[str, list[str]]]:
+    """Coordinates and labels of every voxel of a level's regions, whatever this run's brain mask.
+
+    The columns of all runs on one grid therefore mean the same.
+    """
+    names = {number: label for label, number in numbers.items()}
+    where, labels = [], {}
     for level, regions in assigned.items():
-        where = np.argwhere(np.isin(parcels, [index[v] for v in regions]))
-        series[level] = bold[tuple(where.T)].T
-        labels[level] = [f"{names[parcels[i, j, k]]}@{i},{j},{k}" for i, j, k in where.tolist()]
-    return series, labels
+        here = np.argwhere(np.isin(parcels, [numbers[v] for v in regions]))
+        where.append(here)
+        labels[level] = [f"{names[parcels[i, j, k]]}@{i},{j},{k}" for i, j, k in here.tolist()]
+    return np.concatenate(where), labels
+
+
+def _by_level(series: np.ndarray, labels: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+    """The columns of all levels, joined in order, as one view per level."""
+    ends = np.cumsum([len(members) for members in labels.values()])
+    return dict(zip(labels, np.split(series, ends[:-1], axis=1), strict=True))
+
+
+def _report_uncovered(
+    parcels: np.ndarray, mask: np.ndarray, regions: list[str], numbers: Mapping[str, int], name: str
+) -> None:
+    covered = set(np.unique(parcels[mask]).tolist())
+    outside = [label for label in regions if numbers[label] not in covered]
+    if outside:
+        logger.warning(
+            "%s: %d of %d regions lie wholly outside this run's brain mask (%s).",
+            name,
+            len(outside),
+            len(regions),
+            some(outside),
+        )
 
 
 def _report_units(
     series: Mapping[str, np.ndarray], labels: Mapping[str, list[str]], keep: np.ndarray, name: str
 ) -> None:
-    dead = {
-        label
-        for level, data in series.items()
-        for label, spread in zip(labels[level], np.ptp(data[keep], axis=0), strict=True)
-        if spread == 0
-    }
+    dead = set()
+    for level, data in series.items():
+        first = data[np.argmax(keep)]
+        varies = np.zeros(data.shape[1], bool)
+        for volume in np.flatnonzero(keep):  # one at a time: `data[keep]` would copy all voxels
+            varies |= data[volume] != first
+        dead |= {label for label, alive in zip(labels[level], varies, strict=True) if not alive}
     report_dead(labels, dead, name)
 
 

@@ -50,6 +50,11 @@ class RunQc:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
+def carpet_rows(units: int) -> np.ndarray:
+    """Which of `units` columns a carpet shows: at most 400, spread evenly; int array."""
+    return np.unique(np.linspace(0, units - 1, min(CARPET_ROWS, units)).astype(int))
+
+
 def carpet(series: np.ndarray) -> np.ndarray:
     """Rows for a carpet plot.
 
@@ -62,8 +67,7 @@ def carpet(series: np.ndarray) -> np.ndarray:
     float16 array of shape (min(units, 400), volumes)
         Units spread evenly over the input, linear trend kept, z-scored and clipped to ±6.
     """
-    rows = np.unique(np.linspace(0, series.shape[1] - 1, min(CARPET_ROWS, series.shape[1])).astype(int))
-    chosen = series[:, rows].T.astype(np.float64)
+    chosen = series[:, carpet_rows(series.shape[1])].T.astype(np.float64)
     chosen -= chosen.mean(axis=1, keepdims=True)
     spread = chosen.std(axis=1, keepdims=True)
     return np.clip(np.divide(chosen, spread, out=np.zeros_like(chosen), where=spread > 0), -6, 6).astype(
@@ -71,37 +75,31 @@ def carpet(series: np.ndarray) -> np.ndarray:
     )
 
 
-def temporal_snr(bold: np.ndarray, mask: np.ndarray, keep: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
-    """Temporal signal-to-noise ratio: mean over standard deviation after removing slow quadratic drift.
+def drift_basis(volumes: int) -> np.ndarray:
+    """Orthonormal constant, linear and quadratic drift over the volumes that count, shape (volumes, ≤ 3)."""
+    ramp = np.linspace(-1, 1, volumes)
+    return np.linalg.qr(np.column_stack([np.ones_like(ramp), ramp, ramp**2]))[0]
+
+
+def snr_slices(snr: np.ndarray, mask: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
+    """What is shown of a map of temporal signal-to-noise ratio.
 
     Parameters
     ----------
-    bold : array of shape (x, y, z, volumes)
+    snr : float32 array of shape (x, y, z)
+        Mean over standard deviation after removing slow quadratic drift, 0 outside the brain.
     mask : bool array of shape (x, y, z)
-    keep : bool array of shape (volumes,)
-        Volumes that count.
 
     Returns
     -------
     slices : dict of str to float32 array
-        Slices through the middle of the brain, 0 outside it.
+        Slices through the middle of the brain.
     median : float
-        Over the brain.
+        Over the voxels of the brain with signal.
     """
-    series = bold[mask][:, keep].astype(np.float64)
-    ramp = np.linspace(-1, 1, series.shape[1])
-    drift = np.column_stack([np.ones_like(ramp), ramp, ramp**2])
-    left = series.T - drift @ np.linalg.lstsq(drift, series.T, rcond=None)[0]
-    spread = left.std(axis=0, ddof=1)
-    mean = series.mean(axis=1)
-    values = np.divide(
-        mean, spread, out=np.zeros_like(mean), where=spread > 1e-6 * np.abs(mean).max(initial=1e-12)
-    )
-    volume = np.zeros(mask.shape, np.float32)
-    volume[mask] = values
     x, y, z = np.round(np.argwhere(mask).mean(axis=0)).astype(int)
-    slices = {"axial": volume[:, :, z], "coronal": volume[:, y, :], "sagittal": volume[x, :, :]}
-    positive = values[values > 0]
+    slices = {"axial": snr[:, :, z], "coronal": snr[:, y, :], "sagittal": snr[x, :, :]}
+    positive = snr[mask & (snr > 0)]
     return slices, float(np.median(positive)) if positive.size else float("nan")
 
 

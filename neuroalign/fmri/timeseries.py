@@ -22,8 +22,9 @@ from neuroalign.bids.raw_run import RawRun, find_raw_run
 from neuroalign.bids.series_files import companions
 from neuroalign.config.fmri import Clean, Fmri
 from neuroalign.errors import UserError
-from neuroalign.fmri.atlas import assign_levels, labels_beside, read_labels
+from neuroalign.fmri.atlas import assign_levels
 from neuroalign.fmri.clean import check_kept, interpolate
+from neuroalign.fmri.label_table import labels_beside, read_labels
 from neuroalign.fmri.preprocess.confounds import MOTION
 from neuroalign.fmri.qc import RunQc, carpet
 from neuroalign.fmri.series import RoiSeries

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neuroalign.bids import cache, records
+from neuroalign.bids import cache, sources
 from neuroalign.bids.cache import load_index
 from neuroalign.bids.index import build_index
 from neuroalign.errors import UserError

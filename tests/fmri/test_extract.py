@@ -120,6 +120,59 @@ def test_region_without_signal_is_zero_and_named(fmriprep, tmp_path, caplog, gri
         extract_run(row, config, tmp_path / "o.h5", tmp_path / "q.h5", bids_dir=tmp_path)
 
 
+@pytest.mark.parametrize("units", ["parcels", "voxels"])
+def test_region_outside_this_runs_mask_is_reported(fmriprep, tmp_path, caplog, grid, save, units):
+    row, config, _, labels, mask = fmriprep
+    mask[labels == 1] = 0
+    row["mask"] = str(save("mask.nii.gz", mask, grid[1]))
+    with caplog.at_level(logging.WARNING):
+        found = extract_run(
+            row,
+            config.model_copy(update={"units": units}),
+            tmp_path / "o.h5",
+            tmp_path / "q.h5",
+            bids_dir=tmp_path,
+        )
+    assert "1 of 3 regions lie wholly outside this run's brain mask (Vis_1)" in caplog.text
+    if units == "parcels":
+        assert (found.levels["early"][:, 0] == 0).all()
+        assert (found.levels["early"][:, 1] != 0).any()
+    else:  # voxels are those of the atlas, whatever the mask
+        assert (found.levels["early"] != 0).any(axis=0).all()
+
+
+def test_without_a_mask_what_varies_is_the_brain(fmriprep, tmp_path, caplog, grid, save):
+    row, config, data, labels, _ = fmriprep
+    data[labels == 0] = 7.0
+    save("der/sub-1/func/sub-1_task-a_space-S_desc-preproc_bold.nii.gz", data, grid[1], 2.0)
+    with caplog.at_level(logging.WARNING):
+        found = extract_run(
+            {**row, "mask": ""}, config, tmp_path / "o.h5", tmp_path / "q.h5", bids_dir=tmp_path
+        )
+    assert "no brain mask" in caplog.text
+    qc = read_qc(tmp_path / "q.h5")
+    shown = qc.tsnr["axial"] > 0
+    z = np.round(np.argwhere(labels > 0).mean(axis=0)).astype(int)[2]
+    np.testing.assert_array_equal(shown, labels[:, :, z] > 0)
+    assert found.levels["early"].shape == (40, 2)
+
+
+def test_a_stream_cut_in_the_middle_leaves_no_output(fmriprep, tmp_path):
+    row, config, *_ = fmriprep
+    bold = Path(row["bold"])
+    bold.write_bytes(bold.read_bytes()[:-200])  # the header, and nearly every volume, are whole
+    for units in ("parcels", "voxels"):
+        with pytest.raises(UserError, match=r"bold\.nii\.gz is truncated or no readable NIfTI image"):
+            extract_run(
+                row,
+                config.model_copy(update={"units": units}),
+                tmp_path / "out" / "o.h5",
+                tmp_path / "out" / "q.h5",
+                bids_dir=tmp_path,
+            )
+    assert not (tmp_path / "out").exists()
+
+
 def test_table_of_series(tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(loc=5, size=(30, 4)), columns=["Vis_1", "Vis_2", "Vis_3", "Default_1"])

@@ -7,8 +7,9 @@ import pytest
 
 from neuroalign.config.fmri import Atlas as AtlasConfig
 from neuroalign.errors import UserError
-from neuroalign.fmri.atlas import assign_levels, labels_beside, load_atlas
+from neuroalign.fmri.atlas import assign_levels, load_atlas
 from neuroalign.fmri.images import image_problem, read_image
+from neuroalign.fmri.label_table import labels_beside
 
 
 def test_missing_dangling_and_annexed_images_say_how_to_get_them(tmp_path):
