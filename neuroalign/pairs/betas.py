@@ -7,8 +7,8 @@ import numpy as np
 from neuroalign.fmri.series import RoiSeries
 
 # Grid on which the response of a clip is computed, in seconds: fine against any repetition time.
-_FINE_S = 0.05
-# nilearn's canonical responses last this long.
+_FINE_S = 0.005
+# nilearn's canonical response lasts this long.
 _RESPONSE_S = 32.0
 # A clip has a beta only if at least this share of the energy of its response falls on volumes that are kept.
 _SEEN = 0.5
@@ -24,11 +24,14 @@ def clip_response(duration_s: float) -> tuple[np.ndarray, np.ndarray]:
     response : array of shape (samples,)
         0 at both ends.
     """
-    from nilearn.glm.first_level import compute_regressor
+    from nilearn.glm.first_level import spm_hrf
 
-    seconds = np.arange(0.0, duration_s + _RESPONSE_S + 1.0, _FINE_S)
-    clip = np.array([[0.0], [duration_s], [1.0]])
-    response = compute_regressor(clip, "spm", seconds, oversampling=1, min_onset=0)[0][:, 0]
+    impulse = spm_hrf(1.0, oversampling=round(1 / _FINE_S), time_length=_RESPONSE_S)
+    at = np.linspace(0.0, _RESPONSE_S, len(impulse))
+    # What a step would give; a clip is one step up and, exactly its duration later, one down.
+    step = np.cumsum(impulse) - impulse / 2
+    seconds = np.arange(0.0, duration_s + _RESPONSE_S + _FINE_S, _FINE_S)
+    response = np.interp(seconds, at, step) - np.interp(seconds - duration_s, at, step, left=0.0)
     response[-1] = 0.0
     return seconds, response
 

@@ -25,6 +25,7 @@ ALL = "all"
 """The curve of all levels read at one lag."""
 
 _ALPHAS = (1.0, 10.0, 100.0)
+_ROUND_TOP_S = 1.5
 
 
 def lag_curve(pairs: PairedDataset, lags_s: Sequence[float]) -> pd.DataFrame:
@@ -99,9 +100,22 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def best_lag(curves: pd.DataFrame, level: str = ALL) -> float | None:
-    """The lag of the highest point of a level's curve; None where nothing was judged."""
+    """The lag at the top of a level's curve; None where nothing was judged.
+
+    The top is that of a parabola through the points around the highest one: a response is several seconds wide, so that
+    what makes one point stand out from its neighbours is noise.
+    """
     curve = curves[curves["level"] == level]
-    return float(curve.loc[curve["r"].idxmax(), "lag_s"]) if len(curve) else None
+    if not len(curve):
+        return None
+    lags, r = curve["lag_s"].to_numpy(), curve["r"].to_numpy()
+    highest = lags[r.argmax()]
+    near = np.abs(lags - highest) <= _ROUND_TOP_S
+    if near.sum() > 3:
+        bend, slope, _ = np.polyfit(lags[near] - highest, r[near], 2)
+        if bend < 0:
+            highest = np.clip(highest - slope / (2 * bend), lags[near].min(), lags[near].max())
+    return float(lags[np.abs(lags - highest).argmin()])
 
 
 def clear_levels(curves: pd.DataFrame, windows: int) -> set[str]:

@@ -1,4 +1,4 @@
-"""The haemodynamic delays that stage 1 learned, beside the true ones where the data are simulated."""
+"""The haemodynamic delays that stage 1 learned, or the lags that were swept, beside the true ones where data are simulated."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from neuroalign.report.lag_sweep import add_sweep
 from neuroalign.report.results import Results
 from neuroalign.report.style import (
     BLUE,
@@ -29,6 +30,11 @@ def section(results: Results) -> Section:
     out = Section("delays", "Haemodynamic delays")
     method = results.setting("hrf.method", "adaptive")
     learned = results.branch_tables("ntcl/delays.tsv")
+    swept = results.table("pairs/lag_sweep.tsv")
+    if method == "shift" and results.setting("hrf.shift_s") == "sweep" and swept is not None:
+        truth = true_delays(results)
+        add_sweep(out, swept, None if truth is None else truth[truth["subject"] == "all"])
+        return out
     if method != "adaptive":
         out.absent.append(
             f"No delay is learned: hrf.method is '{method}', so brain and video already share a clock."

@@ -151,6 +151,51 @@ def test_delays_out_of_order_are_said_to_be():
     assert "do not rise" in delays.order_sentence(learned, None, levels)
 
 
+def sweep_table(folder, high_clear: bool = True) -> None:
+    """Curves of two folds with their tops at 4.5 and 6 s (fold 1: 5 and 6 s)."""
+    rows = [
+        (fold, level, lag, height - 0.01 * (lag - top) ** 2, own, lag == top)
+        for fold in (0, 1)
+        for level, top, height, own in (
+            ("all", 5.0, 0.3, True),
+            ("early", 4.5 + 0.5 * fold, 0.4, True),
+            ("high", 6.0 if high_clear else 5.0, 0.2 if high_clear else 0.01, high_clear),
+        )
+        for lag in np.arange(2.0, 9.5, 0.5)
+    ]
+    columns = ["fold", "level", "lag_s", "r", "own", "chosen"]
+    write_tsv(folder / "pairs" / "lag_sweep.tsv", pd.DataFrame(rows, columns=columns))
+
+
+def test_a_swept_lag_is_shown_with_its_curve_and_the_truth(tmp_path):
+    sweep_table(tmp_path)
+    true = [("01", "early", 4.0), ("01", "high", 6.5)]
+    write_tsv(tmp_path / "truth" / "delays.tsv", pd.DataFrame(true, columns=["subject", "level", "delay_s"]))
+    settings = {"hrf": {"method": "shift", "shift_s": "sweep"}}
+    section = delays.section(Results(tmp_path, settings, tmp_path / "truth"))
+    text = " ".join(section.reading)
+    assert not section.absent
+    assert "4.50–5.00 s (early) and 6.00 s (high)" in text
+    # Errors are 0.5 and 1 s (early), 0.5 s twice (high).
+    assert "off by 0.62 s on average (1.00 s at most)" in text
+    assert "does not predict" not in text
+    figure, rows = section.blocks
+    assert "early 4.50–5.00 s" in figure.alt
+    assert [row[1] for row in rows.rows] == ["all", "early", "high"] * 2
+
+
+def test_a_level_that_is_read_at_the_common_lag_is_named(tmp_path):
+    sweep_table(tmp_path, high_clear=False)
+    section = delays.section(Results(tmp_path, {"hrf": {"method": "shift", "shift_s": "sweep"}}))
+    assert "does not predict high clearly" in " ".join(section.reading)
+    assert "true time to peak" not in " ".join(section.reading)
+
+
+def test_the_curves_of_an_earlier_sweep_are_not_shown(tmp_path):
+    sweep_table(tmp_path)
+    assert delays.section(Results(tmp_path, {"hrf": {"method": "shift", "shift_s": 5.0}})).absent
+
+
 def test_delays_that_are_not_learned_are_explained(tmp_path):
     section = delays.section(Results(tmp_path, {"hrf": {"method": "shift"}}))
     assert section.absent == [
