@@ -220,6 +220,8 @@ def _timing(config: Config, index: Index) -> Iterator[str]:
     import nibabel
     from nibabel.filebasedimages import ImageFileError
 
+    from neuroalign.fmri.timing import image_clock
+
     latest = index.presentations.groupby("run_id")["onset"].max()
     for run in index.runs.to_dict("records"):
         try:
@@ -229,6 +231,12 @@ def _timing(config: Config, index: Index) -> Iterator[str]:
         if len(shape) != 4 or shape[3] < 2:
             yield f"{run['bold']} has shape {shape}: a BOLD run needs four dimensions and several volumes."
             continue
+        if config.fmri.source == "fmriprep":
+            try:
+                image_clock(run, config.fmri.timing, config.dataset.bids_dir)
+            except UserError as error:
+                yield str(error)
+                continue
         end = shape[3] * run["tr"] + config.fmri.timing.onset_shift_s
         if run["run_id"] in latest.index and latest[run["run_id"]] >= end:
             yield (

@@ -213,6 +213,11 @@ def test_preprocessed_runs_need_confounds_only_if_they_are_used(project):
     assert "has no *_desc-confounds_timeseries.tsv" in problem
     set_(project, "fmri", clean={"strategy": "none"})
     assert project.validate() == []
+    sidecar = folder / f"{stem}_desc-preproc_bold.json"
+    sidecar.write_text('{"RepetitionTime": 2.0, "SliceTimingCorrected": true, "StartTime": 900}')
+    (problem,) = project.validate()
+    assert "divide it by 1000" in problem
+    sidecar.unlink()
     remove_header(folder / f"{stem}_desc-brain_mask.nii.gz")
     assert "mask.nii.gz is truncated or no readable" in project.validate()[0]
 
@@ -220,11 +225,18 @@ def test_preprocessed_runs_need_confounds_only_if_they_are_used(project):
 def test_time_series_need_rows_and_regions_of_every_level(project):
     folder = project.derivatives("timeseries")
     path = folder / "sub-01_task-film_atlas-X_timeseries.tsv"
-    path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n0\t1\t2\n")
+    path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n0\t1\t2\n1\t1\t3\n")
     assert project.validate() == []
-    path.write_text("LH_Vis_1\tLH_DorsAttn_1\n0\t1\n")
+    path.write_text("LH_Vis_1\tLH_DorsAttn_1\n0\t1\n2\t3\n")
     (problem,) = project.validate()
     assert "of level 'high'" in problem
+    path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n0\tx\t2\n1\t1\t3\n")
+    assert "holds text among its series ('x'" in project.validate()[0]
+    # Without names, the label table names them: the atlas of the project has three regions.
+    path.write_text("0.1\t1\t2\n1\t1\t3\n")
+    assert project.validate() == []
+    path.write_text("0.1\t1\n1\t1\n")
+    assert "has 2 columns, but" in project.validate()[0]
     path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n")
     assert "holds no time series" in project.validate()[0]
     path.rename(path.with_suffix(".h5"))

@@ -75,7 +75,7 @@ def extract_run(
         source=config.source,
         hrf_removed=False,
     )
-    qc.attributes = {"run_id": row["run_id"], "subject": str(row.get("subject", "")), "source": config.source}
+    qc.attributes |= {"run_id": row["run_id"], "subject": str(row.get("subject", "")), "source": config.source}
     for level, data in series.levels.items():
         if not np.isfinite(data).all():
             raise ValueError(f"{row['run_id']}: level {level} holds values that are not finite")
@@ -99,7 +99,6 @@ def _with_files(row: dict[str, Any], config: Fmri, preproc_dir: str | os.PathLik
     paths = run_paths(row["run_id"], preproc_dir, space=config.space)
     return {
         **row,
-        "raw_bold": row.get("bold", ""),
         **{k: str(paths[k]) for k in ("bold", "mask", "confounds")},
     }
 
@@ -119,7 +118,7 @@ def _from_images(
     wanted = [label for labels in assigned.values() for label in labels]
     parcels = atlas.on_grid(bold.shape[:3], bold.affine, wanted)
 
-    clock = image_clock(row, bold.image, config.timing, bids_dir)
+    clock = image_clock(row, config.timing, bids_dir)
     times, tr = clock.times, clock.tr
     confounds, keep = load_run_confounds(
         path, row.get("confounds"), config.clean, volumes, timing=config.timing, discarded=clock.discarded
@@ -150,6 +149,7 @@ def _from_images(
         tsnr_median=median,
         fd=fd,
         motion=motion,
+        attributes={"timing": "\n".join(clock.notes)},
     )
     inputs = {"bold": path} | {
         k: row[k] for k in ("mask", "confounds") if row.get(k) and Path(row[k]).exists()

@@ -160,8 +160,6 @@ class VolumeReader:
     shape : tuple of int
         (x, y, z, volumes).
     affine : array of shape (4, 4)
-    image : nibabel image
-        Its header; the data are read by `read` alone.
 
     Raises
     ------
@@ -187,7 +185,6 @@ class VolumeReader:
                 f"{path} holds {self._stored.dtype} values; a BOLD series needs plain integers or floats."
             )
         self.affine = image.affine
-        self.image = image
 
     def read(self, voxels: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """All volumes in order.

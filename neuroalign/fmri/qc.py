@@ -13,6 +13,7 @@ from neuroalign.errors import UserError
 from neuroalign.io import atomic_hdf5, open_hdf5, stamp
 
 CARPET_ROWS = 400
+_ATTRIBUTES = ("run_id", "subject", "source", "timing")
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -37,7 +38,7 @@ class RunQc:
     motion : array of shape (volumes, 6) or None
         Translations (mm) and rotations (rad).
     attributes : dict
-        `run_id`, `subject`, `source`.
+        `run_id`, `subject`, `source`; `timing`: what disagrees about the clock, a sentence per line.
     """
 
     carpet: np.ndarray
@@ -118,7 +119,7 @@ def write_qc(path: str | os.PathLike, qc: RunQc, made_by: Mapping[str, Any] | No
             file.create_dataset("fd", data=np.asarray(qc.fd, np.float64))
         if qc.motion is not None:
             file.create_dataset("motion", data=np.asarray(qc.motion, np.float64))
-        for name in ("run_id", "subject", "source"):
+        for name in _ATTRIBUTES:
             file.attrs[name] = str(qc.attributes.get(name, ""))
         stamp(file, made_by or {})
 
@@ -141,7 +142,7 @@ def read_qc(path: str | os.PathLike) -> RunQc:
                 tsnr_median=float(file["tsnr"].attrs["median"]) if "tsnr" in file else float("nan"),
                 fd=file["fd"][()] if "fd" in file else None,
                 motion=file["motion"][()] if "motion" in file else None,
-                attributes={n: str(file.attrs[n]) for n in ("run_id", "subject", "source")},
+                attributes={n: str(file.attrs[n]) for n in _ATTRIBUTES},
             )
         except KeyError as error:
             raise UserError(f"{path} is not a QC file ({error}); make it again.") from error

@@ -89,6 +89,7 @@ def extract_timeseries(
         keep=keep,
         fd=fd,
         motion=motion,
+        attributes={"timing": "\n".join(clock.notes)},
     )
     series = RoiSeries(
         clean_ready(data, keep, config.clean),

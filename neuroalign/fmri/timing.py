@@ -187,20 +187,22 @@ def run_clock(
     return Clock(times, tr, discarded, tuple(notes))
 
 
-def image_clock(row: Mapping[str, Any], image: Any, config: Timing, bids_dir: str | os.PathLike) -> Clock:
-    """`run_clock` of a preprocessed image.
+def image_clock(row: Mapping[str, Any], config: Timing, bids_dir: str | os.PathLike) -> Clock:
+    """`run_clock` of a preprocessed image, of which only the header is read.
 
     Parameters
     ----------
     row : mapping
         The run: `run_id`, `bold` (the preprocessed image), and `tr` if its metadata do not tell.
-    image : nibabel image of shape (x, y, z, volumes)
     config : Timing
         Section `fmri.timing`.
     bids_dir : path
         Root of the raw dataset.
     """
+    import nibabel
+
     path = row["bold"]
+    image = nibabel.load(path)
     metadata = dict(sidecar(path, dataset_root(path)))
     raw = find_raw_run(row["run_id"], bids_dir)
     known = any(

@@ -80,6 +80,7 @@ def test_parcels_equal_nilearns_masker(fmriprep, tmp_path, grid):
     assert qc.carpet.shape == (400, 40)
     assert qc.tsnr_median == pytest.approx(50, rel=0.05)
     assert qc.fd[20] == 1.0
+    assert qc.attributes["timing"] == ""
     assert qc.motion is None
 
 
