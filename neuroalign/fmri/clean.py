@@ -38,7 +38,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 _SCRUB_FD_MM = 0.5
 _MIN_KEPT = 0.4
-_COLUMNS = 4096
+_COLUMNS = 8192
 
 
 def load_run_confounds(
@@ -255,6 +255,8 @@ def _regressors(
 
 def interpolate(kept_rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """Rows for all volumes from those of the kept ones, linear in between, held at the ends."""
+    if keep.all():
+        return kept_rows
     kept, every = np.flatnonzero(keep), np.arange(len(keep))
     left = np.clip(np.searchsorted(kept, every, side="right") - 1, 0, len(kept) - 1)
     right = np.clip(np.searchsorted(kept, every, side="left"), 0, len(kept) - 1)
