@@ -176,6 +176,11 @@ def clean_series(
     Without a low-pass, slow drift is a set of discrete cosines regressed out together with the confounds. With
     one, a Butterworth band-pass is applied to series and confounds alike before the regression. Both are
     nilearn's `signal.clean`, so that nothing is put back by filtering after regressing (Lindquist et al. 2019).
+
+    nilearn's maskers give the same series with the same confounds and `sample_mask`, ``detrend=True``,
+    ``standardize="zscore_sample"`` (None without `standardize`), and `high_pass` with
+    ``clean_args={"filter": "cosine"}`` (with a low-pass: ``"butterworth"`` and ``extrapolate=False``). They differ in one
+    case: nilearn leaves its cosines out, with a warning, when a confound resembles one of them; ours stay in.
     """
     volumes = len(series)
     high, low = config.high_pass_hz or None, config.low_pass_hz
