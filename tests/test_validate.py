@@ -19,9 +19,11 @@ from neuroalign.validate import validate
 EVENTS = "onset\tduration\tstim_file\n2.0\t6.0\tfilm.mp4\n10.0\t4.0\tn/a\n"
 
 
-def image(path: Path, shape: tuple[int, ...], tr: float = 2.0) -> None:
+def image(path: Path, shape: tuple[int, ...], tr: float = 2.0, below: int = 1000) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nifti = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 1000, shape).astype(np.int16), np.eye(4))
+    nifti = nibabel.Nifti1Image(
+        np.random.default_rng(0).integers(0, below, shape).astype(np.int16), np.eye(4)
+    )
     if len(shape) == 4:
         nifti.header.set_zooms((1, 1, 1, tr))
     nibabel.save(nifti, path)
@@ -60,7 +62,7 @@ class Project:
         self.labels = folder / "atlas/atlas-X_dseg.tsv"
         image(self.bold, (8, 8, 8, 10))
         image(self.t1w, (8, 8, 8))
-        image(self.atlas, (8, 8, 8))
+        image(self.atlas, (8, 8, 8), below=4)
         film(self.film)
         self.labels.write_text("index\tlabel\n1\tLH_Vis_1\n2\tLH_DorsAttn_1\n3\tLH_Default_1\n")
         (self.root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')

@@ -39,7 +39,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 _SCRUB_FD_MM = 0.5
 _MIN_KEPT = 0.4
-_COLUMNS = 4096
+_COLUMNS = 8192
 
 
 def load_run_confounds(
@@ -177,6 +177,11 @@ def clean_series(
     Without a low-pass, slow drift is a set of discrete cosines regressed out together with the confounds. With
     one, a Butterworth band-pass is applied to series and confounds alike before the regression. Both are
     nilearn's `signal.clean`, so that nothing is put back by filtering after regressing (Lindquist et al. 2019).
+
+    nilearn's maskers give the same series with the same confounds and `sample_mask`, ``detrend=True``,
+    ``standardize="zscore_sample"`` (None without `standardize`), and `high_pass` with
+    ``clean_args={"filter": "cosine"}`` (with a low-pass: ``"butterworth"`` and ``extrapolate=False``). They differ in one
+    case: nilearn leaves its cosines out, with a warning, when a confound resembles one of them; ours stay in.
     """
     volumes = len(series)
     high, low = config.high_pass_hz or None, config.low_pass_hz
@@ -256,6 +261,8 @@ def _regressors(
 
 def interpolate(kept_rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """Rows for all volumes from those of the kept ones, linear in between, held at the ends."""
+    if keep.all():
+        return kept_rows
     kept, every = np.flatnonzero(keep), np.arange(len(keep))
     left = np.clip(np.searchsorted(kept, every, side="right") - 1, 0, len(kept) - 1)
     right = np.clip(np.searchsorted(kept, every, side="left"), 0, len(kept) - 1)

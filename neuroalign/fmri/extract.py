@@ -134,11 +134,8 @@ def _from_images(
     else:
         where, labels = _voxels(parcels, assigned, numbers)
         found = extract_voxels(bold, mask, keep, where)
-    series = _by_level(found.series, labels)
-    _report_units(series, labels, keep, name)
-    levels = {
-        level: clean_series(data, keep, tr, config.clean, confounds, name) for level, data in series.items()
-    }
+    _report_units(_by_level(found.series, labels), labels, keep, name)
+    levels = _by_level(clean_series(found.series, keep, tr, config.clean, confounds, name), labels)
     slices, median = snr_slices(found.snr, mask)
     fd, motion = _motion(row.get("confounds"))
     qc = RunQc(

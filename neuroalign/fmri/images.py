@@ -207,7 +207,7 @@ class VolumeReader:
             first = 0
             while (block := coming.result()) is not None:
                 coming = reader.submit(next, blocks, None)
-                yield first, self._values(block if voxels is None else block[:, voxels])
+                yield first, self._values(block if voxels is None else np.take(block, voxels, axis=1))
                 first += len(block)
 
     def _values(self, stored: np.ndarray) -> np.ndarray:

@@ -52,16 +52,15 @@ class RegionMeans:
     """
 
     def __init__(self, volumes: int, region: np.ndarray, regions: int):
-        self._columns = np.flatnonzero(region >= 0)
-        self._region = region[self._columns]
-        self.sizes = np.bincount(self._region, minlength=regions)
+        self._region = np.where(region < 0, regions, region)  # the last bin takes what belongs to none
+        self.sizes = np.bincount(self._region, minlength=regions + 1)[:regions]
         self.means = np.zeros((volumes, regions))
 
     def add(self, first: int, values: np.ndarray) -> None:
         """See `Sink`."""
         regions = len(self.sizes)
-        for volume, row in enumerate(values[:, self._columns], first):
-            sums = np.bincount(self._region, weights=row, minlength=regions)
+        for volume, row in enumerate(values, first):
+            sums = np.bincount(self._region, weights=row, minlength=regions + 1)[:regions]
             self.means[volume] = sums / np.maximum(self.sizes, 1)
 
 
@@ -115,18 +114,18 @@ class TemporalSnr:
 
     def add(self, first: int, values: np.ndarray) -> None:
         """See `Sink`."""
-        kept = np.flatnonzero(self._keep[first : first + len(values)])
-        if not kept.size:
+        kept = self._keep[first : first + len(values)]
+        if not kept.any():
             return
-        shifted = values[kept][:, self._columns]
+        part = (values if kept.all() else values[kept])[:, self._columns]
         if self._reference is None:
-            self._reference = shifted[0].copy()
-            self._sum = np.zeros(shifted.shape[1])
-            self._squares = np.zeros(shifted.shape[1])
-            self._drift = np.zeros((self._basis.shape[1], shifted.shape[1]))
-        shifted -= self._reference
+            self._reference = part[0].copy()
+            self._sum = np.zeros(part.shape[1])
+            self._squares = np.zeros(part.shape[1])
+            self._drift = np.zeros((self._basis.shape[1], part.shape[1]))
+        shifted = part - self._reference
         self._sum += shifted.sum(axis=0)
-        self._drift += self._basis[first + kept].T @ shifted
+        self._drift += self._basis[first : first + len(values)][kept].T @ shifted
         self._squares += np.einsum("ij,ij->j", shifted, shifted)
 
     def ratio(self) -> np.ndarray:
@@ -210,7 +209,7 @@ def extract_means(
     """
     position: Mapping[int, int] = {number: place for place, number in enumerate(regions)}
     voxels = _flat(mask)
-    found, inverse = np.unique(parcels[mask], return_inverse=True)
+    found, inverse = np.unique(parcels.ravel(order="F")[voxels], return_inverse=True)
     region = np.array([position.get(int(number), -1) for number in found])[inverse]
     means = RegionMeans(volumes.shape[3], region, len(regions))
     snr, strip = _quality(volumes, mask, keep, voxels, slice(None), means)
@@ -240,8 +239,8 @@ def extract_voxels(
 
 
 def _flat(mask: np.ndarray) -> np.ndarray:
-    """Positions of the voxels of a mask in a volume, x running fastest, in the order of ``array[mask]``."""
-    return np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F")
+    """Positions of the voxels of a mask in a volume, x running fastest, ascending: memory is read forward."""
+    return np.flatnonzero(mask.ravel(order="F"))
 
 
 def _quality(
@@ -257,6 +256,6 @@ def _quality(
     columns = np.arange(len(voxels))[brain]
     rows = Columns(len(keep), columns[carpet_rows(len(columns))])
     stream(volumes.read(voxels), [series, noise, rows])
-    snr = np.zeros(mask.shape, np.float32)
-    snr[mask] = noise.ratio()
-    return snr, carpet(rows.series)
+    snr = np.zeros(mask.size, np.float32)
+    snr[voxels[brain]] = noise.ratio()
+    return snr.reshape(mask.shape, order="F"), carpet(rows.series)
