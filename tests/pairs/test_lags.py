@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuroalign.config import parse_config
 from neuroalign.config.fmri import Hrf
 from neuroalign.config.pairs import Split
 from neuroalign.errors import UserError
@@ -229,6 +230,13 @@ def test_curves_equal_a_loop_over_units(make):
 def test_an_impossible_sweep_is_refused(sweep_s):
     with pytest.raises(ValueError, match="sweep_s"):
         Hrf(method="shift", shift_s="sweep", sweep_s=sweep_s)
+
+
+@pytest.mark.parametrize("shift_s", [-1, 16, "swep", True, None, float("nan")])
+def test_a_lag_that_is_none_is_one_sentence(shift_s):
+    with pytest.raises(UserError, match="number of seconds from 0 to 15, or sweep") as error:
+        parse_config({"dataset": {"simulate": {}}, "hrf": {"method": "shift", "shift_s": shift_s}})
+    assert str(error.value).count("shift_s") <= 2
 
 
 def test_the_lags_of_a_sweep_are_the_multiples_of_its_step():
