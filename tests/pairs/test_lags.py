@@ -183,6 +183,11 @@ def test_a_level_that_films_do_not_drive_takes_the_common_lag(make):
     assert table.loc[table["level"] == "early", "own"].all()
 
 
+def test_a_single_level_may_have_any_name(make):
+    lags = chosen(make({"all": 4.0}, pure=True).build(hrf=SWEEP)).loc[0]
+    assert lags["all"] == lags[ALL] == 4.0
+
+
 def test_unseen_people_are_judged_by_the_map_of_the_others(make):
     dataset = make({"early": 5.0}, pure=True, subjects=4)
     folder = dataset.build(hrf=SWEEP, split=Split(by="subject", test=0.25, validation=0.25))
