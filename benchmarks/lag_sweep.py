@@ -31,6 +31,24 @@ SPLITS = {
 }
 
 
+def draw(curves: pd.DataFrame, true: dict[str, float], path: Path) -> None:
+    """One panel per level: a curve per fold, the chosen lags, and the true time to peak."""
+    import matplotlib.pyplot as plt
+
+    levels = [level for level in dict.fromkeys(curves["level"]) if level != ALL]
+    figure, axes = plt.subplots(1, len(levels), figsize=(7.2, 2.2), sharey=True, layout="constrained")
+    for ax, level in zip(axes, levels, strict=True):
+        for _, curve in curves[curves["level"] == level].groupby("fold"):
+            ax.plot(curve["lag_s"], curve["r"], color="#0072B2", lw=1.2)
+            point = curve[curve["chosen"]]
+            ax.plot(point["lag_s"], point["r"], "o", color="#0072B2", ms=4)
+        ax.axvline(true[level], color="#D55E00", ls="--", lw=1.2)
+        ax.set(title=level, xlabel="lag (s)")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("correlation")
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """Print one line per split, fold and level, and the errors."""
     parser = argparse.ArgumentParser(
@@ -38,6 +56,9 @@ def main() -> None:
     )
     parser.add_argument("results", type=Path, help="output folder of the demo")
     parser.add_argument("--tr", type=float, default=2.0, help="repetition time of the demo in seconds")
+    parser.add_argument(
+        "--figure", type=Path, help="also draw the curves of the cross-validation into this image"
+    )
     given = parser.parse_args()
     text = ("run_id", "subject", "session", "task", "run", "stimulus")
     shown = read_tsv(given.results / "index" / "presentations.tsv", text=text)
@@ -63,6 +84,8 @@ def main() -> None:
             )
             curves = pd.read_csv(Path(folder) / "lag_sweep.tsv", sep="\t")
         print(f"\n{name} ({time.perf_counter() - began:.1f} s)")
+        if given.figure and split.folds == 4:
+            draw(curves, true, given.figure)
         chosen = curves[curves["chosen"]]
         for level, rows in chosen.groupby("level", sort=False):
             told = ", ".join(f"{r.lag_s:g} s ({r.r:.2f})" for r in rows.itertuples())

@@ -318,14 +318,16 @@ def _features(config: Config, shown: pd.DataFrame) -> Iterator[str]:
 def _split(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     """Clips and their split as the events promise them: what is empty here is empty after preprocessing, too."""
     from neuroalign.pairs.clips import clip_table
+    from neuroalign.pairs.reliability import unrepeated
     from neuroalign.pairs.splits import assign_splits
 
     # Presentations without a duration last as long as the stimulus, which is not known yet.
     if shown.empty or shown["duration"].isna().any():
         return
     lengths = (shown["offset"] + shown["duration"]).groupby(shown["stimulus"]).max()
-    assign_splits(clip_table(shown, lengths.to_dict(), config.clips), config.split)
-    yield from ()
+    clips = assign_splits(clip_table(shown, lengths.to_dict(), config.clips), config.split)
+    if config.fmri.selection.method == "reliability":
+        yield from unrepeated(clips, config.split.folds)
 
 
 def _weights(config: Config) -> Iterator[str]:

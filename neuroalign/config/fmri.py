@@ -274,6 +274,15 @@ class Hrf(Section):
         (2.0, 9.0, 0.5), description="First lag, last lag and step of the sweep, in seconds."
     )
 
+    @field_validator("shift_s", mode="before")
+    @classmethod
+    def _lag_or_sweep(cls, value: object) -> object:
+        """One sentence instead of one per member of the union."""
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 15
+        if value != "sweep" and not number:
+            raise ValueError("shift_s must be a number of seconds from 0 to 15, or sweep")
+        return value
+
     @model_validator(mode="after")
     def _ordered(self):
         if self.window_s[0] >= self.window_s[1]:

@@ -21,8 +21,8 @@ from neuroalign.pairs.store import PairedDataset
 from neuroalign.pairs.windows import on_steps
 
 log = logging.getLogger(__name__)
-ALL = "all"
-"""The curve of all levels read at one lag."""
+ALL = "all levels"
+"""Name of the curve of all levels read at one lag; no level can be named so, because of the blank."""
 
 _ALPHAS = (1.0, 10.0, 100.0)
 _ROUND_TOP_S = 1.5
@@ -41,7 +41,7 @@ def lag_curve(pairs: PairedDataset, lags_s: Sequence[float]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `level` (every brain level, and ``all`` for all units together), `lag_s` and `r`: the correlation of predicted and
+        `level` (every brain level, and ``all levels`` for all units together), `lag_s` and `r`: the correlation of predicted and
         measured responses over the steps of the validation clips, averaged over units and subjects. No rows where there is
         nothing to judge.
 

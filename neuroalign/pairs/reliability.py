@@ -14,9 +14,10 @@ et al. (2022, Nat Neurosci 25:116). Only training clips of a fold are read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import pandas as pd
 
 from neuroalign.config.fmri import Selection
 from neuroalign.errors import UserError
@@ -133,11 +134,7 @@ def select_units(
     measured = {s: all(np.isfinite(r).all() for r in levels.values()) for s, levels in reliability.items()}
     lacking = [s for s, ok in measured.items() if not ok]
     if lacking and not (same_units and any(measured.values())):
-        raise UserError(
-            f"Units cannot be selected by reliability: fewer than {_FEWEST_CLIPS} training clips of fold {fold} were "
-            f"shown more than once to subject {', '.join(lacking)}; set fmri.selection.method to none, or "
-            "split.hold_out so that repeated stimuli are in the training set."
-        )
+        raise UserError(_too_few(lacking, fold))
     if not same_units:
         return {s: _selected(levels, config, f" in subject {s}") for s, levels in reliability.items()}
     known = [s for s, ok in measured.items() if ok]
@@ -160,5 +157,31 @@ def _selected(reliability: ByLevel, config: Selection, whose: str) -> ByLevel:
                 f"No unit of level '{level}'{whose} has a reliability of {config.minimum_r:g} over the training clips "
                 f"(the best has {values.max():.2f}): lower fmri.selection.minimum_r."
             )
+        log.info("level %s%s: %d of %d units kept", level, whose, keep.sum(), len(keep))
         found[level] = keep
     return found
+
+
+def unrepeated(clips: pd.DataFrame, folds: int) -> Iterator[str]:
+    """What is wrong with a clip table for a selection by reliability: a sentence per fold in which nobody sees repeats.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        A clip table with its split.
+    folds : int
+    """
+    for fold in range(folds):
+        train = clips[clips["split" if folds == 1 else f"split_{fold}"] == "train"]
+        shown = train.groupby(["subject", "clip_id"]).size()
+        again = (shown > 1).groupby("subject").sum()
+        if not (again >= _FEWEST_CLIPS).any():
+            yield _too_few(sorted(train["subject"].unique()), fold)
+
+
+def _too_few(subjects: list[str], fold: int) -> str:
+    return (
+        f"Units cannot be selected by reliability: fewer than {_FEWEST_CLIPS} training clips of fold {fold} were shown more "
+        f"than once to subject {', '.join(subjects)}; set fmri.selection.method to none, or split.hold_out so that "
+        "repeated stimuli are in the training set."
+    )

@@ -19,7 +19,7 @@ from neuroalign.report.style import (
     table,
 )
 
-_ALL = "all"
+_ALL = "all levels"
 
 
 def add_sweep(out: Section, curves: pd.DataFrame, truth: pd.DataFrame | None) -> None:
@@ -97,7 +97,7 @@ def _figure(curves: pd.DataFrame, levels: list[str], true: dict[str, float]) -> 
                 ax.plot(point["lag_s"], point["r"], "o", color=BLUE, ms=5)
             if level in true:
                 ax.axvline(true[level], color=VERMILLION, lw=1.4, ls=(0, (2, 1.2)))
-            ax.set_title("all levels" if level == _ALL else level, fontsize=9)
+            ax.set_title(level, fontsize=9)
             ax.set_xlabel("lag (s)", color=INK, fontsize=8)
             told.append(f"{level} {_range(part.loc[part['chosen'], 'lag_s'])} s")
         axes[0].set_ylabel("correlation", color=MUTED, fontsize=8)

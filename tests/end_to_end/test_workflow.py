@@ -153,6 +153,9 @@ def test_editing_a_key_reruns_the_stages_that_read_it(workflow):
             "evaluate",
             "report",
         }
+        selection = {"selection": {"method": "reliability"}}
+        workflow.configure(CONFIG | {"fmri": CONFIG["fmri"] | selection})
+        assert not workflow.planned() & {"preprocess", "extract", "embed"}
         workflow.configure(CONFIG | {"train": CONFIG["train"] | {"vq": {"epochs": 1}}})
         assert workflow.planned() == {"train_vq", "score", "evaluate", "report"}
     finally:

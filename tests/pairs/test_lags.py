@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuroalign.config import parse_config
 from neuroalign.config.fmri import Hrf
 from neuroalign.config.pairs import Split
 from neuroalign.errors import UserError
@@ -182,6 +183,11 @@ def test_a_level_that_films_do_not_drive_takes_the_common_lag(make):
     assert table.loc[table["level"] == "early", "own"].all()
 
 
+def test_a_single_level_may_have_any_name(make):
+    lags = chosen(make({"all": 4.0}, pure=True).build(hrf=SWEEP)).loc[0]
+    assert lags["all"] == lags[ALL] == 4.0
+
+
 def test_unseen_people_are_judged_by_the_map_of_the_others(make):
     dataset = make({"early": 5.0}, pure=True, subjects=4)
     folder = dataset.build(hrf=SWEEP, split=Split(by="subject", test=0.25, validation=0.25))
@@ -229,6 +235,13 @@ def test_curves_equal_a_loop_over_units(make):
 def test_an_impossible_sweep_is_refused(sweep_s):
     with pytest.raises(ValueError, match="sweep_s"):
         Hrf(method="shift", shift_s="sweep", sweep_s=sweep_s)
+
+
+@pytest.mark.parametrize("shift_s", [-1, 16, "swep", True, None, float("nan")])
+def test_a_lag_that_is_none_is_one_sentence(shift_s):
+    with pytest.raises(UserError, match="number of seconds from 0 to 15, or sweep") as error:
+        parse_config({"dataset": {"simulate": {}}, "hrf": {"method": "shift", "shift_s": shift_s}})
+    assert str(error.value).count("shift_s") <= 2
 
 
 def test_the_lags_of_a_sweep_are_the_multiples_of_its_step():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import h5py
@@ -14,7 +15,7 @@ from scipy.stats import f_oneway
 from neuroalign.config.fmri import Hrf, Selection
 from neuroalign.config.pairs import Split
 from neuroalign.errors import UserError
-from neuroalign.pairs.reliability import intraclass, select_units, unit_reliability
+from neuroalign.pairs.reliability import intraclass, select_units, unit_reliability, unrepeated
 from neuroalign.pairs.store import read_pairs
 
 HOLD_OUT = Split(by="stimulus", hold_out={"stimulus": ["film-6"]})
@@ -165,10 +166,18 @@ def test_at_most_so_many_are_kept(keep, count):
 
 def test_without_repeats_in_training_there_is_a_sentence(make):
     dataset = make({"early": 4.5}, repeats={"film-6": 3})
-    with pytest.raises(
-        UserError, match=r"training clips of fold 0 were shown more than once to subject 01, 02; set"
-    ):
+    sentence = r"training clips of fold 0 were shown more than once to subject 01, 02; set"
+    with pytest.raises(UserError, match=sentence):
         dataset.build(split=HOLD_OUT, selection=RELIABLE)
+    # The clip table alone says so, before anything is computed.
+    clips = read_pairs(dataset.build(split=HOLD_OUT)).clips
+    assert re.search(sentence, next(unrepeated(clips, 1)))
+    folds = read_pairs(dataset.build(split=Split(by="stimulus", folds=3))).clips
+    lacking = [
+        k for k in range(3) if not (folds.query("stimulus == 'film-6'")[f"split_{k}"] == "train").any()
+    ]
+    assert lacking
+    assert [int(re.search(r"fold (\d)", text).group(1)) for text in unrepeated(folds, 3)] == lacking
 
 
 def test_a_level_without_reliable_units_is_named(make):

@@ -157,7 +157,7 @@ def sweep_table(folder, high_clear: bool = True) -> None:
         (fold, level, lag, height - 0.01 * (lag - top) ** 2, own, lag == top)
         for fold in (0, 1)
         for level, top, height, own in (
-            ("all", 5.0, 0.3, True),
+            ("all levels", 5.0, 0.3, True),
             ("early", 4.5 + 0.5 * fold, 0.4, True),
             ("high", 6.0 if high_clear else 5.0, 0.2 if high_clear else 0.01, high_clear),
         )
@@ -181,7 +181,7 @@ def test_a_swept_lag_is_shown_with_its_curve_and_the_truth(tmp_path):
     assert "does not predict" not in text
     figure, rows = section.blocks
     assert "early 4.50–5.00 s" in figure.alt
-    assert [row[1] for row in rows.rows] == ["all", "early", "high"] * 2
+    assert [row[1] for row in rows.rows] == ["all levels", "early", "high"] * 2
 
 
 def test_a_level_that_is_read_at_the_common_lag_is_named(tmp_path):

@@ -70,6 +70,14 @@ def test_folds_are_branches_of_the_graph(root, tmp_path, demo):
     assert table["pair"] == table["evaluate"] == 1
 
 
+def test_the_curves_of_a_sweep_are_an_output(root, tmp_path, demo):
+    demo["hrf"] = {"method": "shift", "shift_s": "sweep"}
+    demo["fmri"] = {"units": "voxels", "selection": {"method": "reliability"}}
+    result = dry_run(root, tmp_path, demo)
+    assert jobs(result)["pair"] == 1
+    assert "pairs/lag_sweep.tsv" in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -137,6 +145,10 @@ def test_what_a_stage_reads_is_what_it_is_given(root, tmp_path, demo, monkeypatc
     assert given["ntcl"]["terms"]["level"] == 0
     assert given["ntcl"]["soften_s"] == 0
     assert "vq" not in rules["train_ntcl"].params.train
+    # Units are chosen when they are paired: no image is read again for another choice.
+    assert "selection" not in rules["extract"].params.fmri
+    assert rules["pair"].params.selection == {"method": "none", "minimum_r": 0.1, "keep": None}
+    assert not rules["pair"].output.sweep
 
 
 def test_filters_of_the_command_line_reach_the_workflow_and_plain_snakemake(root, tmp_path, demo):
