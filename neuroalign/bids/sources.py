@@ -17,7 +17,7 @@ from pathlib import Path
 from neuroalign.bids.filters import listed
 from neuroalign.bids.metadata import Tree, sidecar
 from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, build_name, parse_name, run_folder
-from neuroalign.bids.series_files import MADE, atlas_label, collected, same_atlas
+from neuroalign.bids.series_files import MADE, atlas_among, atlas_label, collected, is_series
 from neuroalign.config import Config
 from neuroalign.errors import UserError, nearest
 from neuroalign.io import read_json
@@ -321,7 +321,7 @@ def _resolution_rank(name: BidsName) -> tuple:
 
 
 def _timeseries_runs(config: Config, root: Path, problems: list[str]) -> list[FoundRun]:
-    files = [(p, n) for p, n in _find(root, ("func",), ("timeseries", "bold")) if _is_series(n)]
+    files = [(p, n) for p, n in _find(root, ("func",), ("timeseries", "bold")) if is_series(n)]
     if not files and (found := collected(root)):
         return _collected_runs(found, config.fmri.atlas.name, problems)
     if not files:
@@ -341,14 +341,6 @@ def _timeseries_runs(config: Config, root: Path, problems: list[str]) -> list[Fo
     return _without_concatenations(runs)
 
 
-def _is_series(name: BidsName) -> bool:
-    """Tables and HDF5 files of series; XCP-D up to 0.1 called them ``desc-timeseries_bold.tsv``."""
-    described = name.entities.get("desc")
-    if name.suffix == "bold":
-        return name.extension == ".tsv" and described == "timeseries"
-    return name.extension in (".tsv", ".h5") and described not in ("confounds", "physio")
-
-
 def _without_concatenations(runs: list[FoundRun]) -> list[FoundRun]:
     """Without series that XCP-D made of all runs of a task one after the other (``--combine-runs``)."""
     several = {
@@ -366,7 +358,7 @@ def _without_concatenations(runs: list[FoundRun]) -> list[FoundRun]:
 def _collected_runs(found: list, wanted: str | None, problems: list[str]) -> list[FoundRun]:
     """Runs in HDF5 files of many runs each (giga_connectome up to 0.4)."""
     labels = sorted({item.atlas for _, item in found})
-    chosen = _atlas_among(labels, wanted)
+    chosen = atlas_among(labels, wanted)
     files: dict[frozenset, set[Path]] = defaultdict(set)
     for path, item in found:
         if item.atlas == chosen:
@@ -382,36 +374,8 @@ def _collected_runs(found: list, wanted: str | None, problems: list[str]) -> lis
 
 def _of_atlas(files: list[tuple[Path, BidsName]], wanted: str | None) -> list[tuple[Path, BidsName]]:
     """Time series of one atlas; where there are several, `fmri.atlas.name` says which."""
-    chosen = _atlas_among(sorted({atlas_label(n) for _, n in files}), wanted)
+    chosen = atlas_among(sorted({atlas_label(n) for _, n in files}), wanted)
     return [(p, n) for p, n in files if atlas_label(n) == chosen]
-
-
-def _atlas_among(labels: list[str], wanted: str | None) -> str:
-    if len(labels) == 1:
-        if wanted and labels[0] and not same_atlas(labels[0], wanted):
-            logger.warning(
-                "fmri.atlas.name is '%s', but all time series are of atlas '%s'; they are used.",
-                wanted,
-                labels[0],
-            )
-        return labels[0]
-    shown = listed(label or "(none)" for label in labels)
-    if not wanted:
-        raise UserError(
-            f"There are time series of several atlases ({shown}); set fmri.atlas.name to one of them."
-        )
-    plain = re.sub(r"[^a-z0-9]", "", wanted.lower())
-    for matches in (
-        lambda label: label.lower() == plain,
-        lambda label: plain in label.lower(),
-        lambda label: same_atlas(label, wanted),
-    ):
-        hits = [label for label in labels if label and matches(label)]
-        if len(hits) == 1:
-            return hits[0]
-    raise UserError(
-        f"no time series of atlas '{wanted}'; found atlases: {shown}{nearest(wanted, labels)} (fmri.atlas.name)"
-    )
 
 
 def _of_space(files: list[tuple[Path, BidsName]], wanted: str) -> list[tuple[Path, BidsName]]:
