@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 # Entities that describe how series were made, not which run they are of.
-MADE = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "meas", "hemi", "label")
+MADE = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "hemi", "label")
 
 
 def is_series(name: BidsName) -> bool:
@@ -117,10 +117,15 @@ def _walk(group: h5py.Group, prefix: str = "") -> Iterator[SeriesDataset]:
 
 
 def atlas_label(name: BidsName) -> str:
-    """The atlas of a series by its name; giga_connectome up to 0.5 put the number of parcels into ``desc``."""
-    atlas = name.entities.get("atlas") or name.entities.get("seg", "")
-    described = "meas" in name.entities or (name.extension == "" and "atlas" in name.entities)
-    return atlas + name.entities.get("desc", "") if described else atlas
+    """The atlas of a series by its name.
+
+    giga_connectome up to 0.5 put the size of the atlas into ``desc``, before the denoising strategy.
+    """
+    atlas, described = name.entities.get("atlas", ""), name.entities.get("desc", "")
+    in_hdf5 = name.extension == ""
+    if atlas and (in_hdf5 or described[:1].isdigit()):
+        return atlas + described
+    return atlas or name.entities.get("seg", "")
 
 
 def same_atlas(label: str, wanted: str) -> bool:
