@@ -31,7 +31,7 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
     ----------
     config : Config
     deep : bool
-        Also read every compressed image to its end, which notices truncation.
+        Also read every compressed image, and every time series, to its end, which notices truncation.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
         if index is not None:
             problems += index.problems
             _collect(problems, lambda: _brain_files(config, index.runs, deep))
-            _collect(problems, lambda: _timing(config, index))
+            _collect(problems, lambda: _timing(config, index, deep))
             _collect(problems, lambda: _stimuli(config, index.presentations))
             _collect(problems, lambda: _split(config, index.presentations))
     _collect(problems, lambda: _template(config))
@@ -213,9 +213,11 @@ def _series(config: Config, files: Iterable[str]) -> Iterator[str]:
             yield f"{file}: {error}"
 
 
-def _timing(config: Config, index: Index) -> Iterator[str]:
+def _timing(config: Config, index: Index, deep: bool) -> Iterator[str]:
     """Presentations that begin after the last volume: the events are of another run or in another unit."""
     if config.fmri.source == "timeseries":
+        if deep:
+            yield from _series_timing(config, index)
         return
     import nibabel
     from nibabel.filebasedimages import ImageFileError
@@ -242,6 +244,29 @@ def _timing(config: Config, index: Index) -> Iterator[str]:
             yield (
                 f"{run['events'] or 'dataset.presentations'}: a stimulus begins at {latest[run['run_id']]:g} s, but {run['run_id']} ends at {end:g} s "
                 f"({shape[3]} volumes of {run['tr']:g} s); onsets are seconds from the first volume."
+            )
+
+
+def _series_timing(config: Config, index: Index) -> Iterator[str]:
+    """The same for time series, which must be read whole: rows that are missing, and where they belong."""
+    from neuroalign.fmri.timeseries import extract_timeseries
+
+    if list(_series(config, index.runs["timeseries"])):
+        return
+    latest = index.presentations.groupby("run_id")["onset"].max()
+    for run in index.runs.fillna("").to_dict("records"):
+        if not Path(run["timeseries"]).exists():
+            continue
+        try:
+            series, _, _ = extract_timeseries(run, config.fmri, config.dataset.bids_dir)
+        except UserError as error:
+            yield str(error)
+            continue
+        end = series.times[-1] + series.attributes["tr"] / 2
+        if run["run_id"] in latest.index and latest[run["run_id"]] >= end:
+            yield (
+                f"{run['events']}: a stimulus begins at {latest[run['run_id']]:g} s, but {run['timeseries']} ends at "
+                f"{end:g} s; onsets are seconds from the first volume (fmri.timing)."
             )
 
 

@@ -241,6 +241,14 @@ def test_time_series_need_rows_and_regions_of_every_level(project):
     assert "has 2 columns, but" in project.validate()[0]
     path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n")
     assert "holds no time series" in project.validate()[0]
+    rows = "".join(f"{i % 3}\t{i % 5}\t{i % 7}\n" for i in range(8))
+    path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n" + rows)
+    (folder / "sub-01_task-film_outliers.tsv").write_text("framewise_displacement\n" + "0\n" * 8 + "1\n1\n")
+    assert project.validate(deep=True) == []
+    write_events(project, EVENTS.replace("2.0", "20.5"))
+    assert "ends at 20 s" in project.validate(deep=True)[0]
+    (folder / "sub-01_task-film_outliers.tsv").write_text("framewise_displacement\n0\n1\n0\n")
+    assert "8 rows, but sub-01_task-film_outliers.tsv lists 3" in project.validate(deep=True)[0]
     path.rename(path.with_suffix(".h5"))
     assert "is not a readable HDF5 file" in project.validate()[0]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 from neuroalign.bids.filters import listed
 from neuroalign.bids.metadata import Tree
-from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, parse_name
+from neuroalign.bids.naming import VERSION_ENTITIES, parse_name
 from neuroalign.bids.queries import selector
 from neuroalign.bids.scan import Scope, State, States, file_state
-from neuroalign.bids.series_files import atlas_label, collected, same_atlas
+from neuroalign.bids.series_files import atlas_among, atlas_label, collected, is_series
 from neuroalign.bids.sources import (
     DERIVED,
     File,
@@ -60,7 +59,7 @@ class Regional(Source):
         passing = list(filter(selector(self.queries.get("bold")), series))
         if not passing:
             raise self.queries["bold"].mismatch(self.root, [(n, p.parent.name) for p, n in series])
-        atlas = _atlas(passing, self.config.fmri.atlas.name)
+        atlas = atlas_among(sorted({atlas_label(n) for _, n in passing}), self.config.fmri.atlas.name)
         of_atlas = [(p, n) for p, n in passing if atlas_label(n) == atlas]
         return {"atlas": atlas, "space": _space(of_atlas, self.config.fmri.space)}
 
@@ -81,7 +80,7 @@ class Regional(Source):
         return _without_concatenations(runs)
 
     def _series(self, files: list[File]) -> list[File]:
-        return [(p, n) for p, n in files if _is_series(n)]
+        return [(p, n) for p, n in files if is_series(n)]
 
 
 class Collected(Regional):
@@ -111,6 +110,9 @@ class Collected(Regional):
         """Datasets are found by their exact names."""
         return []
 
+    def _series(self, files: list[File]) -> list[File]:
+        return files
+
 
 def regional(config: Config) -> Regional:
     """The source of time series: a tree of files, or a few HDF5 files of many runs at the root."""
@@ -121,18 +123,6 @@ def regional(config: Config) -> Regional:
         if path.name.endswith(("_timeseries.tsv", "_timeseries.h5"))
     )
     return Collected(config) if own and collected(root) else Regional(config)
-
-
-def _is_series(name: BidsName) -> bool:
-    """Tables and HDF5 files of series, and datasets in such a file."""
-    described = name.entities.get("desc")
-    if name.suffix == "bold":
-        return name.extension == ".tsv" and described == "timeseries"
-    return (
-        name.suffix == "timeseries"
-        and name.extension in (".tsv", ".h5", "")
-        and described not in ("confounds", "physio")
-    )
 
 
 def _without_concatenations(runs: list[FoundRun]) -> list[FoundRun]:
@@ -148,36 +138,6 @@ def _without_concatenations(runs: list[FoundRun]) -> list[FoundRun]:
             len(runs) - len(kept),
         )
     return kept
-
-
-def _atlas(files: list[File], wanted: str | None) -> str:
-    """The label of the only atlas; where there are several, `fmri.atlas.name` says which."""
-    labels = sorted({atlas_label(n) for _, n in files})
-    if len(labels) == 1:
-        if wanted and labels[0] and not same_atlas(labels[0], wanted):
-            logger.warning(
-                "fmri.atlas.name is '%s', but all time series are of atlas '%s'; they are used.",
-                wanted,
-                labels[0],
-            )
-        return labels[0]
-    shown = listed(label or "(none)" for label in labels)
-    if not wanted:
-        raise UserError(
-            f"There are time series of several atlases ({shown}); set fmri.atlas.name to one of them."
-        )
-    plain = re.sub(r"[^a-z0-9]", "", wanted.lower())
-    for matches in (
-        lambda label: label.lower() == plain,
-        lambda label: plain in label.lower(),
-        lambda label: same_atlas(label, wanted),
-    ):
-        hits = [label for label in labels if label and matches(label)]
-        if len(hits) == 1:
-            return hits[0]
-    raise UserError(
-        f"no time series of atlas '{wanted}'; found atlases: {shown}{nearest(wanted, labels)} (fmri.atlas.name)"
-    )
 
 
 def _space(files: list[File], wanted: str) -> str:

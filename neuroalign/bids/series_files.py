@@ -5,6 +5,7 @@ Names are those that XCP-D and giga_connectome write; docs/sources/timeseries.md
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,14 +15,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neuroalign.bids.filters import listed
 from neuroalign.bids.naming import BidsName, parse_name, plain_index
+from neuroalign.errors import UserError, nearest
 from neuroalign.io import open_hdf5
 
 if TYPE_CHECKING:
     import h5py
 
+logger = logging.getLogger(__name__)
 # Entities that describe how series were made, not which run they are of.
-MADE = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "meas", "hemi", "label")
+MADE = ("space", "cohort", "res", "den", "desc", "atlas", "seg", "scale", "stat", "hemi", "label")
+
+
+def is_series(name: BidsName) -> bool:
+    """Tables and HDF5 files of series; XCP-D up to 0.1 called them ``desc-timeseries_bold.tsv``."""
+    described = name.entities.get("desc")
+    if name.suffix == "bold":
+        return name.extension == ".tsv" and described == "timeseries"
+    return name.extension in (".tsv", ".h5") and described not in ("confounds", "physio")
 
 
 def companions(path: str | os.PathLike) -> dict[str, Path]:
@@ -105,10 +117,15 @@ def _walk(group: h5py.Group, prefix: str = "") -> Iterator[SeriesDataset]:
 
 
 def atlas_label(name: BidsName) -> str:
-    """The atlas of a series by its name; giga_connectome up to 0.5 put the number of parcels into ``desc``."""
-    atlas = name.entities.get("atlas") or name.entities.get("seg", "")
-    described = "meas" in name.entities or (name.extension == "" and "atlas" in name.entities)
-    return atlas + name.entities.get("desc", "") if described else atlas
+    """The atlas of a series by its name.
+
+    giga_connectome up to 0.5 put the size of the atlas into ``desc``, before the denoising strategy.
+    """
+    atlas, described = name.entities.get("atlas", ""), name.entities.get("desc", "")
+    in_hdf5 = name.extension == ""
+    if atlas and (in_hdf5 or described[:1].isdigit()):
+        return atlas + described
+    return atlas or name.entities.get("seg", "")
 
 
 def same_atlas(label: str, wanted: str) -> bool:
@@ -123,6 +140,43 @@ def same_atlas(label: str, wanted: str) -> bool:
     words, others = (set(re.findall(r"[a-z]+", text.lower())) for text in (label, wanted))
     numbers, known = (set(re.findall(r"\d+", text)) for text in (label, wanted))
     return bool(words) and words <= others and numbers <= known
+
+
+def atlas_among(labels: list[str], wanted: str | None) -> str:
+    """Of the atlases that there are series of, the one that `fmri.atlas.name` means.
+
+    The only one is taken whatever the name, with a warning where they differ.
+
+    Raises
+    ------
+    UserError
+        If there are several and none, or more than one, is meant.
+    """
+    if len(labels) == 1:
+        if wanted and labels[0] and not same_atlas(labels[0], wanted):
+            logger.warning(
+                "fmri.atlas.name is '%s', but all time series are of atlas '%s'; they are used.",
+                wanted,
+                labels[0],
+            )
+        return labels[0]
+    shown = listed(label or "(none)" for label in labels)
+    if not wanted:
+        raise UserError(
+            f"There are time series of several atlases ({shown}); set fmri.atlas.name to one of them."
+        )
+    plain = re.sub(r"[^a-z0-9]", "", wanted.lower())
+    for matches in (
+        lambda label: label.lower() == plain,
+        lambda label: plain in label.lower(),
+        lambda label: same_atlas(label, wanted),
+    ):
+        hits = [label for label in labels if label and matches(label)]
+        if len(hits) == 1:
+            return hits[0]
+    raise UserError(
+        f"no time series of atlas '{wanted}'; found atlases: {shown}{nearest(wanted, labels)} (fmri.atlas.name)"
+    )
 
 
 def collected(root: Path) -> list[tuple[Path, SeriesDataset]]:

@@ -28,7 +28,7 @@ from neuroalign.pairs.windows import brain_window, step_times
 VOLUMES, SLICES = 90, 12
 LABELS = ["Vis_1", "Vis_2", "Default_1"]
 RUN = "sub-1_task-film"
-PLENTY = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PLENTY = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @dataclass

@@ -279,16 +279,34 @@ def test_collections_are_indexed(lab):
     assert found.runs["tr"].tolist() == [2.0, 2.0]
 
 
-def test_tables_of_giga_connectome_are_indexed(lab):
+@pytest.mark.parametrize(
+    ("series", "sidecar", "wanted"),
+    [
+        (
+            "seg-Schaefer2018{}Parcels7Networks_desc-denoiseSimple",
+            "desc-denoiseSimple",
+            "Schaefer2018200Parcels7Networks",
+        ),
+        (
+            "atlas-Schaefer20187Networks_desc-{}Parcels7NetworksSimple",
+            "atlas-Schaefer20187Networks",
+            "Schaefer20187Networks200Parcels",
+        ),
+    ],
+)
+def test_tables_of_giga_connectome_are_indexed(lab, series, sidecar, wanted):
     (lab.root / "bids/task-film_bold.json").unlink()
     for parcels in ("100", "200"):
-        lab.table(f"{RUN}_seg-Schaefer2018{parcels}Parcels7Networks_desc-denoiseSimple_timeseries.tsv")
-        lab.table(f"{RUN}_atlas-Old_meas-Pearson_desc-{parcels}Simple_timeseries.tsv")
-    write_json(lab.path(f"{RUN}_desc-denoiseSimple_timeseries.json"), {"SamplingFrequency": 0.5})
-    found = index(lab, atlas={"name": "Schaefer2018200Parcels7Networks"})
+        lab.table(f"{RUN}_{series.format(parcels)}_timeseries.tsv", columns=range(4))
+    write_json(lab.path(f"{RUN}_{sidecar}_timeseries.json"), {"SamplingFrequency": 0.5})
+    found = index(lab, atlas={"name": wanted})
     assert found.problems == []
+    assert found.runs["run_id"].tolist() == [RUN]
     assert found.runs["timeseries"].str.contains("200Parcels").all()
     assert found.runs["tr"].tolist() == [2.0]
+    series = lab.read(Path(found.runs["timeseries"][0]), atlas={"labels": str(lab.labels)})
+    lab.check(series)
+    assert series.attributes["tr"] == 2.0
 
 
 # --- HDF5 of a laboratory -------------------------------------------------------------------------------------
