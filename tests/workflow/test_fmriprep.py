@@ -185,7 +185,7 @@ def test_a_dry_run_shows_one_job_a_person_whatever_their_runs(study):
     planned = study.planned()
     assert planned["fmriprep"] == 2
     assert planned["fmriprep_2"] == planned["fmriprep_3"] == 1
-    assert planned["extract"] == 6
+    assert planned["extract"] == planned["run_quality"] == 6
     assert not {"preprocess", "preprocess_anatomy"} & set(planned)
 
 
