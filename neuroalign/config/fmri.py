@@ -75,6 +75,8 @@ class Fmriprep(Section):
         label = str(resolution) if isinstance(resolution, int) else resolution
         if isinstance(label, str) and not re.fullmatch(r"[A-Za-z0-9]+", label):
             raise ValueError("give TemplateFlow's label of the resolution: letters and digits, such as 2")
+        if label == "native":
+            raise ValueError("null keeps the resolution of the BOLD")
         return label
 
     @field_validator("options")

@@ -86,8 +86,11 @@ def checks(numbers: RunNumbers, quality: RunQc, images: RunImages | None) -> lis
 
 def verdict(made: list[Check]) -> str:
     """The page's first sentence."""
-    bad = [c.label.lower() for c in made if c.state == "bad"]
-    look = [c.label.lower() for c in made if c.state == "look"]
+    bad, look = (
+        # "temporal SNR", not "temporal snr".
+        [c.label[0].lower() + c.label[1:] for c in made if c.state == state]
+        for state in ("bad", "look")
+    )
     if bad:
         more = f"; have a look at {listed(look)}, too" if look else ""
         return f"This run has a problem: {listed(bad)}{more}."

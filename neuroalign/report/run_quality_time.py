@@ -226,10 +226,12 @@ def regional(series: RoiSeries, quality: RunQc, high_pass_hz: float | None) -> P
         right.set_ylim(bottom=0)
         right.set_title("Spectrum")
         right.legend()
-        typical = float(np.nanmedian(correlation[np.triu_indices(len(correlation), 1)]))
+        between = correlation[np.triu_indices(len(correlation), 1)]
+        between = between[np.isfinite(between)]
+        typical = f", median {np.median(between):.2f}" if between.size else ""
         return picture(
             figure,
-            f"Correlation matrix of {plural(len(correlation), 'region')}, median {typical:.2f}, and spectra by level.",
+            f"Correlation matrix of {plural(len(correlation), 'region')}{typical}, and spectra by level.",
             "Left: correlations between cleaned series of kept volumes. One colour all over is a shared signal that cleaning "
             "left (motion, breathing); blocks along the diagonal are levels that belong together. Right: mean spectrum; a "
             "sharp peak may be breathing (0.2 to 0.4 Hz, or folded below half the sampling rate).",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -133,6 +134,18 @@ def test_the_report_is_one_file_that_needs_nothing_else(results):
     parser.feed((results / "report" / "index.html").read_text())
     assert len(parser.links) >= 8
     assert all(link.startswith("data:") for link in parser.links)
+
+
+def test_every_run_has_a_page_that_a_copied_report_leads_to(results, tmp_path):
+    runs = {path.name.removesuffix("_qc.h5") for path in (results / "roi").glob("*_qc.h5")}
+    pages = {path.stem for path in (results / "quality").glob("*.html")}
+    assert pages == runs
+    for folder in ("report", "quality"):
+        shutil.copytree(results / folder, tmp_path / folder)
+    html = (tmp_path / "report" / "index.html").read_text()
+    links = re.findall(r'href="(\.\./quality/[^"]+)"', html)
+    assert {Path(link).stem for link in links} == runs
+    assert all((tmp_path / "report" / link).is_file() for link in links)
 
 
 def test_a_second_run_does_nothing(workflow):

@@ -424,3 +424,17 @@ def test_shared_content_is_no_leak_where_the_question_is_the_unseen_person(tmp_p
     assert "leakage" in leaky
     assert "leakage" not in fine
     assert "unseen" in fine
+
+
+def test_pages_of_runs_are_linked_beside_the_report(kit, tmp_path):
+    rng = np.random.default_rng(0)
+    for run in ("sub-01_task-film", "sub-02_task-film"):
+        kit.write_quality(tmp_path / f"roi/{run}_qc.h5", run, run[4:6], images=False, rng=rng)
+    assert not [b for b in bold_quality.section(Results(tmp_path, {})).blocks if b.kind == "links"]
+    page = tmp_path / "quality/sub-02_task-film.html"
+    page.parent.mkdir()
+    page.touch()
+    (links,) = [b for b in bold_quality.section(Results(tmp_path, {})).blocks if b.kind == "links"]
+    assert links.links == [("sub-02_task-film", "../quality/sub-02_task-film.html")]
+    # Wherever the results are copied to, the address leads from the report to the page.
+    assert (tmp_path / "report" / links.links[0][1]).resolve() == page.resolve()

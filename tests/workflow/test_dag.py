@@ -54,7 +54,7 @@ def test_a_dry_run_of_the_demo_shows_every_job(root, tmp_path, demo):
     demo["train"] = {"seeds": [0, 1]}
     table = jobs(dry_run(root, tmp_path, demo))
     # 3 subjects, the first in two sessions with a T1w each or one; 5 runs each; 8 films; 2 seeds.
-    assert table["preprocess"] == table["extract"] == 15
+    assert table["preprocess"] == table["extract"] == table["run_quality"] == 15
     assert table["normalise"] == table["embed"] == 8
     assert table["train_ntcl"] == table["train_vq"] == table["score"] == 2
     assert table["baseline"] == 4
@@ -101,7 +101,7 @@ def test_real_time_series_need_no_preprocessing_and_no_video(root, tmp_path, sha
     }
     config["video"]["precomputed_dir"] = str(shared_data / "movie_fmri" / "features")
     table = jobs(dry_run(root, tmp_path, config))
-    assert table["extract"] == 28
+    assert table["extract"] == table["run_quality"] == 28
     assert not {"simulate", "preprocess", "preprocess_anatomy", "normalise", "embed"} & set(table)
 
 

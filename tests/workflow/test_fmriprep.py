@@ -185,7 +185,7 @@ def test_a_dry_run_shows_one_job_a_person_whatever_their_runs(study):
     planned = study.planned()
     assert planned["fmriprep"] == 2
     assert planned["fmriprep_2"] == planned["fmriprep_3"] == 1
-    assert planned["extract"] == 6
+    assert planned["extract"] == planned["run_quality"] == 6
     assert not {"preprocess", "preprocess_anatomy"} & set(planned)
 
 
@@ -223,6 +223,14 @@ def test_the_command_is_run_and_its_outputs_are_extracted(study):
     assert all(called[k] for k in ("fs_no_reconall", "notrack", "stop_on_first_crash"))
     assert not called["skip_bids_validation"]
     assert not (here / "out/scratch/fmriprep/sub-01").exists()
+
+    # The page of a run that fMRIPrep wrote no T1w image in template space for.
+    code, text = study.call("out/quality/sub-01_task-film_run-1.html")
+    assert code == 0, text
+    assert (
+        "There is no T1w image in template space"
+        in (here / "out/quality/sub-01_task-film_run-1.html").read_text()
+    )
 
     series = read_series(here / wanted[0])
     time = np.arange(VOLUMES)
@@ -337,6 +345,7 @@ def test_a_filter_of_sessions_joins_the_users_own_file(study, tmp_path):
         ({"options": "--mem=3"}, "set fmri.preprocess.fmriprep.mem_mb"),
         ({"options": "'open"}, "the quotes do not match"),
         ({"resolution": "2 mm"}, "letters and digits, such as 2"),
+        ({"resolution": "native"}, "null keeps the resolution of the BOLD"),
         ({"container": "an image"}, "without spaces"),
     ],
 )
