@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from neuroalign.fmri.images import voxel_sizes
 from neuroalign.fmri.preprocess.rigid import Estimate, RigidFit, rigid_matrix, rigid_parameters
 
 __all__ = ["Realignment", "realign", "rigid_matrix", "rigid_parameters"]
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _COARSE_MM = 14.0
 _POOR_FIT = 1.5  # times the typical residual: tried again from other starts, and no model for others
-_REFERENCE_VOLUMES = 12
+_REFERENCE_VOLUMES = 10
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def realign(
 
     Notes
     -----
-    First pass: a dozen volumes spread over the run are fitted to the one among them that is most like the others, so
+    First pass: ten volumes spread over the run are fitted to the one among them that is most like the others, so
     that a spoiled volume is never the reference, and the mean of those that fit is taken. Second pass: every
     volume is fitted to that mean, from where its nearest sound volume of the first pass is. Volumes that then fit
     poorly (a jump between, a spike) are tried again from a coarse fit and from both neighbours. A volume that
@@ -89,7 +90,7 @@ def realign(
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         # Hundredths of a millimetre do not show in a mean: plain least squares is enough for it.
         fit = RigidFit(data[..., middle], affine, mask, precise=False)
-        coarse = RigidFit(fit.image, affine, mask, centre=fit.centre, smoothing_mm=_COARSE_MM, precise=False)
+        coarse = _coarse(data[..., middle], affine, mask, fit.centre)
 
         def from_afar(volume: int) -> Estimate:
             return fit.estimate(data[..., volume], coarse.estimate(data[..., volume], np.eye(4)).matrix)
@@ -103,7 +104,7 @@ def realign(
             reference += volume / len(sample)
 
         fit = RigidFit(reference, affine, mask, centre=fit.centre)
-        coarse = RigidFit(reference, affine, mask, centre=fit.centre, smoothing_mm=_COARSE_MM, precise=False)
+        coarse = _coarse(reference, affine, mask, fit.centre)
         nearest = np.abs(np.arange(volumes)[:, None] - sample).argmin(axis=1)
         estimates = list(
             pool.map(lambda v: fit.estimate(data[..., v], found[nearest[v]].matrix), range(volumes))
@@ -134,8 +135,18 @@ def realign(
 def _most_alike(data: np.ndarray, mask: np.ndarray, sample: np.ndarray) -> int:
     """Which of the sample is most like the others (smallest median distance): never a spoiled volume."""
     values = np.stack([data[..., v][mask] for v in sample]).astype(np.float32)
-    apart = [np.median([np.std(one - other) for other in values]) for one in values]
-    return int(np.argmin(apart))
+    values -= values.mean(axis=1, keepdims=True)
+    inner = values @ values.T
+    squared = np.diag(inner)[:, None] + np.diag(inner) - 2 * inner
+    return int(np.argmin(np.median(squared, axis=1)))
+
+
+def _coarse(image: np.ndarray, affine: np.ndarray, mask: np.ndarray, centre: np.ndarray) -> RigidFit:
+    """A fit for displacements of centimetres, on about 7 mm voxels."""
+    step = max(1, int(_COARSE_MM / 2 / voxel_sizes(affine).max()))
+    return RigidFit(
+        image, affine, mask, centre=centre, smoothing_mm=_COARSE_MM, step=step, precise=False
+    )
 
 
 def _poor(residual: np.ndarray) -> np.ndarray:

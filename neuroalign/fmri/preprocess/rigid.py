@@ -22,12 +22,12 @@ from neuroalign.fmri.images import voxel_sizes
 
 SMOOTHING_MM = 4.0  # FWHM. Narrower follows noise, wider is drawn away by slow changes of intensity.
 RADIUS_MM = 50.0  # turns rotations into displacements at the cortex (Power et al. 2012)
-_POINTS = 12_000  # smoothed neighbours say much the same: 12,000 and all 60,000 measured alike
-_QUICK_POINTS = 4_000
+_POINTS = 10_000  # smoothed neighbours say much the same: 12,000 and all 60,000 measured alike
+_QUICK_POINTS = 3_000
 _ITERATIONS = 24
 _QUICK_CONVERGED_MM = 0.03
 _CONVERGED_MM = 0.002
-_REWEIGHTINGS = 5
+_REWEIGHTINGS = 4
 _TUKEY = 3.0  # residuals beyond this many robust standard deviations have no weight
 _GAIN = (0.2, 5.0)  # outside, the image shows something else than the reference
 
@@ -88,6 +88,8 @@ class RigidFit:
         Fixed point of rotations, world mm; the centre of the mask by default.
     smoothing_mm : float
         FWHM of the Gaussian applied to the reference and to every image.
+    step : int
+        Take every `step`-th voxel along each axis: for wide smoothing, which needs no more.
     precise : bool
         End with a step on a cubic spline with robust weights; without, linear least squares is all.
 
@@ -102,9 +104,10 @@ class RigidFit:
     slices, spikes, pulsating fluid and eyes have no say.
     """
 
-    def __init__(self, image, affine, mask, *, centre=None, smoothing_mm=SMOOTHING_MM, precise=True):
-        self.image = np.asarray(image, np.float32)
-        self.affine = affine
+    def __init__(self, image, affine, mask, *, centre=None, smoothing_mm=SMOOTHING_MM, step=1, precise=True):
+        self._every = (slice(None, None, step),) * 3
+        affine = affine @ np.diag([step, step, step, 1.0])
+        image, mask = np.asarray(image, np.float32)[self._every], mask[self._every]
         self.inverse = np.linalg.inv(affine)
         self.precise = precise
         sigma = smoothing_mm / voxel_sizes(affine) / np.sqrt(8 * np.log(2))
@@ -123,18 +126,18 @@ class RigidFit:
             centre = brain.mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
         self.centre = np.asarray(centre, float)
 
-        coefficients = self._coefficients(self.image)
+        coefficients = self._coefficients(image)
         where = tuple(indices.T)
         values, design = self._model(coefficients, where, world, spline=True)
         self._spread = max(float(values.std()), 1e-12)
         self._norm = np.maximum(np.linalg.norm(design, axis=0), 1e-12)
-        self._design = (design / self._norm).astype(np.float32)
+        self._design = np.ascontiguousarray((design / self._norm).T, np.float32)  # long rows: fast products
         self._points = np.ascontiguousarray(world.T, np.float32)
         self._values = values.astype(np.float32)
         # Quick steps interpolate between coefficients linearly, so their model is that of the coefficients.
         part = slice(None, None, max(1, len(indices) // _QUICK_POINTS))
         values, design = self._model(coefficients, where, world, spline=False)
-        quick = (design[part] / self._norm).astype(np.float32)
+        quick = np.ascontiguousarray((design[part] / self._norm).T, np.float32)
         self._quick = (np.ascontiguousarray(self._points[:, part]), values[part].astype(np.float32), quick)
         self._factor = self._normal(quick, quick)
 
@@ -155,24 +158,24 @@ class RigidFit:
 
     @staticmethod
     def _normal(weighted: np.ndarray, design: np.ndarray):
-        normal = (weighted.T @ design).astype(np.float64)
+        normal = (weighted @ design.T).astype(np.float64)
         # A flat or empty reference leaves directions undetermined: they stay where they are.
         scale = max(float(np.trace(normal)) / len(normal), 1e-12)
         return cho_factor(normal + 1e-7 * scale * np.eye(len(normal)))
 
     def estimate(self, volume: np.ndarray, start: np.ndarray) -> Estimate:
         """The rigid transform of an image on the reference's grid, from a starting matrix (reference → image)."""
-        moving = self._coefficients(volume)
+        moving = self._coefficients(volume[self._every])
         points, values, design = self._quick
         matrix, norm = start.copy(), self._norm
         for _ in range(_ITERATIONS):
             difference, _ = self._difference(moving, matrix, points, values, order=1)
-            weights = cho_solve(self._factor, (design.T @ difference).astype(np.float64))
+            weights = cho_solve(self._factor, (design @ difference).astype(np.float64))
             matrix, moved, gain = self._apply(matrix, weights / norm)
             if moved < (_QUICK_CONVERGED_MM if self.precise else _CONVERGED_MM):
                 break
         if not self.precise:
-            left = float(np.std(difference - design @ weights)) / self._spread
+            left = float(np.std(difference - weights @ design)) / self._spread
             return Estimate(matrix, left if _GAIN[0] < gain < _GAIN[1] else np.inf)
         difference, seen = self._difference(moving, matrix, self._points, self._values, order=3)
         weights, left = self._robust(difference, seen)
@@ -207,10 +210,10 @@ class RigidFit:
         """Weights of the design by iterated reweighting; the robust spread of what is left."""
         share = seen.astype(np.float32)
         for _ in range(_REWEIGHTINGS):
-            weighted = self._design * share[:, None]
+            weighted = self._design * share
             factor = self._normal(weighted, self._design)
-            weights = cho_solve(factor, (weighted.T @ difference).astype(np.float64))
-            rest = difference - self._design @ weights.astype(np.float32)
+            weights = cho_solve(factor, (weighted @ difference).astype(np.float64))
+            rest = difference - weights.astype(np.float32) @ self._design
             spread = 1.4826 * float(np.median(np.abs(rest[seen]))) if seen.any() else 0.0
             if spread <= 1e-6 * self._spread:
                 break
