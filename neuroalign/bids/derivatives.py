@@ -12,9 +12,17 @@ from pathlib import Path
 
 from neuroalign import __version__
 from neuroalign.errors import UserError
-from neuroalign.io import write_json
+from neuroalign.io import atomic_path, write_json
 
 BIDS_VERSION = "1.10.0"
+# Not in the specification yet (BEP 012, 014): fMRIPrep names them so, and lists them in the same file.
+_IGNORED = ("*_xfm.*", "*_boldref.*", "*_timeseries.*", "logs/")
+_README = """Preprocessed fMRI written by NeuroAlign's native engine.
+
+One folder per subject: `anat` (bias-corrected T1w, brain mask, tissue classes, transforms) and `func` (preprocessed BOLD in
+template space, brain mask, references, confounds). Names and confounds follow fMRIPrep where BIDS leaves them open.
+The raw dataset is linked as `raw` in `dataset_description.json`.
+"""
 _ENTITY = re.compile(r"(?:^|_)(sub|ses)-([A-Za-z0-9]+)")
 
 
@@ -127,7 +135,7 @@ def local_uri(path: str | os.PathLike) -> str:
 
 
 def write_description(folder: str | os.PathLike, raw_root: str | os.PathLike) -> Path:
-    """Write ``dataset_description.json`` at the root of the derivatives, unless it is there.
+    """Write ``dataset_description.json``, ``README`` and ``.bidsignore`` at the root of the derivatives, unless there.
 
     Safe under concurrent jobs: every job would write the same bytes, and writing is atomic.
 
@@ -139,6 +147,10 @@ def write_description(folder: str | os.PathLike, raw_root: str | os.PathLike) ->
         Root of the raw dataset, linked as ``raw`` for the BIDS URIs in ``Sources``.
     """
     path = Path(folder) / "dataset_description.json"
+    for name, text in (("README", _README), (".bidsignore", "\n".join(_IGNORED) + "\n")):
+        if not (Path(folder) / name).exists():
+            with atomic_path(Path(folder) / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     if not path.exists():
         link = Path(os.path.relpath(raw_root, folder)).as_posix()
         write_json(

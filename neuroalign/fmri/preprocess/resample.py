@@ -43,7 +43,7 @@ class Displacement:
         """Write as an ITK displacement field (LPS vectors), usable with ``antsApplyTransforms``."""
         image = nib.Nifti1Image((self.field * _LPS)[:, :, :, None, :].astype(np.float32), self.affine)
         image.header.set_intent(_VECTOR_INTENT)
-        image.header.set_xyzt_units("mm")
+        image.header.set_xyzt_units("mm", "sec")
         with atomic_path(path) as temporary:
             nib.save(image, temporary)
 
