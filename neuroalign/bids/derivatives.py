@@ -12,9 +12,17 @@ from pathlib import Path
 
 from neuroalign import __version__
 from neuroalign.errors import UserError
-from neuroalign.io import write_json
+from neuroalign.io import atomic_path, write_json
 
-BIDS_VERSION = "1.9.0"
+BIDS_VERSION = "1.10.0"
+# Not in the specification yet (BEP 012, 014): fMRIPrep names them so, and lists them in the same file.
+_IGNORED = ("*_xfm.*", "*_boldref.*", "*_timeseries.*", "logs/")
+_README = """Preprocessed fMRI written by NeuroAlign's native engine.
+
+One folder per subject: `anat` (bias-corrected T1w, brain mask, tissue classes, transforms) and `func` (preprocessed BOLD in
+template space, brain mask, references, confounds). Names and confounds follow fMRIPrep where BIDS leaves them open.
+The raw dataset is linked as `raw` in `dataset_description.json`.
+"""
 _ENTITY = re.compile(r"(?:^|_)(sub|ses)-([A-Za-z0-9]+)")
 
 
@@ -46,21 +54,28 @@ def anatomy_paths(t1w: str | os.PathLike, folder: str | os.PathLike, *, space: s
     Returns
     -------
     dict of str to Path
-        `t1w`, `mask`, `dseg` (T1w space, with `t1w_json`, `mask_json`), `t1w_template` and `mask_template`
-        (template space), `to_template` and `from_template` (ITK displacement fields).
+        `t1w`, `mask`, `dseg` (T1w space), `t1w_template` and `mask_template` (template space), `to_template` and
+        `from_template` (ITK displacement fields), each with its sidecar under the same key with `_json` appended, and
+        `dseg_tsv` (labels).
     """
     name = stem(t1w)
     base = _entity_folder(folder, name, "anat")
-    return {
-        "t1w": base / f"{name}_desc-preproc_T1w.nii.gz",
-        "t1w_json": base / f"{name}_desc-preproc_T1w.json",
-        "mask": base / f"{name}_desc-brain_mask.nii.gz",
-        "mask_json": base / f"{name}_desc-brain_mask.json",
-        "dseg": base / f"{name}_dseg.nii.gz",
-        "t1w_template": base / f"{name}_space-{space}_desc-preproc_T1w.nii.gz",
-        "mask_template": base / f"{name}_space-{space}_desc-brain_mask.nii.gz",
-        "to_template": base / f"{name}_from-T1w_to-{space}_mode-image_xfm.nii.gz",
-        "from_template": base / f"{name}_from-{space}_to-T1w_mode-image_xfm.nii.gz",
+    images = {
+        "t1w": f"{name}_desc-preproc_T1w",
+        "mask": f"{name}_desc-brain_mask",
+        "dseg": f"{name}_dseg",
+        "t1w_template": f"{name}_space-{space}_desc-preproc_T1w",
+        "mask_template": f"{name}_space-{space}_desc-brain_mask",
+        "to_template": f"{name}_from-T1w_to-{space}_mode-image_xfm",
+        "from_template": f"{name}_from-{space}_to-T1w_mode-image_xfm",
+    }
+    return _with_sidecars(base, images) | {"dseg_tsv": base / f"{name}_dseg.tsv"}
+
+
+def _with_sidecars(base: Path, images: dict[str, str]) -> dict[str, Path]:
+    """Images and their sidecars, by key."""
+    return {key: base / f"{name}.nii.gz" for key, name in images.items()} | {
+        f"{key}_json": base / f"{name}.json" for key, name in images.items()
     }
 
 
@@ -79,20 +94,23 @@ def run_paths(run_id: str, folder: str | os.PathLike, *, space: str) -> dict[str
     Returns
     -------
     dict of str to Path
-        `bold`, `mask`, `boldref` (template space, with `bold_json`, `mask_json`), `confounds`, `confounds_json`
-        and `coreg` (4×4 matrix, BOLD reference to T1w).
+        `bold`, `mask`, `boldref` (template space) and `boldref_native` (the reference of motion and coregistration,
+        on the run's own grid), each with its sidecar under the same key with `_json` appended; `confounds`,
+        `confounds_json`; `coreg` (4×4 matrix, BOLD reference to T1w) and `coreg_json`.
     """
     base = _entity_folder(folder, run_id, "func")
-    in_space = base / f"{run_id}_space-{space}"
-    return {
-        "bold": Path(f"{in_space}_desc-preproc_bold.nii.gz"),
-        "bold_json": Path(f"{in_space}_desc-preproc_bold.json"),
-        "mask": Path(f"{in_space}_desc-brain_mask.nii.gz"),
-        "mask_json": Path(f"{in_space}_desc-brain_mask.json"),
-        "boldref": Path(f"{in_space}_boldref.nii.gz"),
+    images = {
+        "bold": f"{run_id}_space-{space}_desc-preproc_bold",
+        "mask": f"{run_id}_space-{space}_desc-brain_mask",
+        "boldref": f"{run_id}_space-{space}_boldref",
+        "boldref_native": f"{run_id}_desc-coreg_boldref",
+    }
+    coreg = f"{run_id}_from-boldref_to-T1w_mode-image_desc-coreg_xfm"
+    return _with_sidecars(base, images) | {
         "confounds": base / f"{run_id}_desc-confounds_timeseries.tsv",
         "confounds_json": base / f"{run_id}_desc-confounds_timeseries.json",
-        "coreg": base / f"{run_id}_from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt",
+        "coreg": base / f"{coreg}.txt",
+        "coreg_json": base / f"{coreg}.json",
     }
 
 
@@ -111,8 +129,13 @@ def source_uri(path: str | os.PathLike, dataset: str = "raw") -> str:
     return f"bids:{dataset}:{relative}"
 
 
+def local_uri(path: str | os.PathLike) -> str:
+    """A BIDS URI of a file within its own dataset, e.g. ``bids::sub-01/anat/sub-01_dseg.nii.gz``."""
+    return source_uri(path, dataset="")
+
+
 def write_description(folder: str | os.PathLike, raw_root: str | os.PathLike) -> Path:
-    """Write ``dataset_description.json`` at the root of the derivatives, unless it is there.
+    """Write ``dataset_description.json``, ``README`` and ``.bidsignore`` at the root of the derivatives, unless there.
 
     Safe under concurrent jobs: every job would write the same bytes, and writing is atomic.
 
@@ -124,6 +147,10 @@ def write_description(folder: str | os.PathLike, raw_root: str | os.PathLike) ->
         Root of the raw dataset, linked as ``raw`` for the BIDS URIs in ``Sources``.
     """
     path = Path(folder) / "dataset_description.json"
+    for name, text in (("README", _README), (".bidsignore", "\n".join(_IGNORED) + "\n")):
+        if not (Path(folder) / name).exists():
+            with atomic_path(Path(folder) / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     if not path.exists():
         link = Path(os.path.relpath(raw_root, folder)).as_posix()
         write_json(

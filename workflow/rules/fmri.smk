@@ -35,6 +35,7 @@ rule preprocess:
         f"{OUT}/logs/preprocess/{{folder}}/{{run_id}}.log",
     conda:
         "../../envs/fmri.yaml"
+    threads: 2
     resources:
         mem_mb=4000,
         runtime=120,

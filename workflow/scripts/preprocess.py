@@ -24,4 +24,5 @@ with job(snakemake):
         metadata=sidecar(bold, snakemake.params.bids_dir),
         config=Preprocess(**settings),
         space=space,
+        threads=snakemake.threads,
     )

@@ -13,6 +13,9 @@ COSINE_CUTOFF_S = 128.0
 COMPONENTS = 6
 _MAX_DUMMIES_OF = 50
 _OUTLIER = 3.5
+_LEAST_EXCESS = 0.005
+_BLOCK = 10_000
+_MEDIAN_OF = 10_000_000
 
 
 def framewise_displacement(parameters: np.ndarray, radius_mm: float = HEAD_RADIUS_MM) -> np.ndarray:
@@ -41,24 +44,31 @@ def dvars(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     series : array of shape (voxels, volumes)
-        Of the brain; scaled here to a median of 1000.
+        Of the brain; scaled here to a median of 1000. Voxels that never change take no part.
 
     Returns
     -------
     dvars, std_dvars : array of shape (volumes,)
         Root mean square over voxels of the change to the volume before; divided by what a series with the same
-        robust spread and lag-one autocorrelation would show. The first is NaN.
+        robust spread and lag-one autocorrelation would show (as nipype's ``ComputeDVARS``). The first is NaN.
     """
-    scale = np.median(series)
-    scaled = series * (1000.0 / scale if scale > 0 else 1.0)
-    change = np.sqrt(np.mean(np.diff(scaled, axis=1) ** 2, axis=0, dtype=np.float64))
-    low, high = np.percentile(scaled, [25, 75], axis=1)
-    spread = (high - low) / 1.349
-    centred = scaled - scaled.mean(axis=1, keepdims=True)
-    power = (centred**2).sum(axis=1)
-    lagged = (centred[:, 1:] * centred[:, :-1]).sum(axis=1)
-    correlation = np.divide(lagged, power, out=np.zeros_like(lagged), where=power > 0)
-    expected = np.mean(np.sqrt(2 * np.clip(1 - correlation, 0, 2)) * spread)
+    # In blocks of voxels: temporaries of the whole brain would be several times the size of the run.
+    volumes = series.shape[1]
+    part = series[:: max(1, series.size // _MEDIAN_OF)]
+    scale = float(np.median(part))
+    scale = 1000.0 / scale if scale > 0 else 1.0
+    squared, expected, varying = np.zeros(volumes - 1), 0.0, 0
+    for start in range(0, len(series), _BLOCK):
+        block = np.ascontiguousarray(series[start : start + _BLOCK], np.float64) * scale
+        block = block[np.ptp(block, axis=1) > 0]
+        squared += (np.diff(block, axis=1) ** 2).sum(axis=0)
+        low, high = np.percentile(block, [25, 75], axis=1) if len(block) else (np.zeros(0), np.zeros(0))
+        centred = block - block.mean(axis=1, keepdims=True)
+        lagged = (centred[:, 1:] * centred[:, :-1]).sum(axis=1) / (centred**2).sum(axis=1)
+        expected += (np.sqrt(2 * np.clip(1 - lagged, 0, 2)) * (high - low) / 1.349).sum()
+        varying += len(block)
+    change = np.sqrt(squared / max(varying, 1))
+    expected /= max(varying, 1)
     first = [np.nan]
     return np.concatenate([first, change]), np.concatenate(
         [first, change / expected if expected > 0 else change * 0]
@@ -77,14 +87,14 @@ def non_steady_state(global_signal: np.ndarray) -> int:
     -------
     int
         The number of leading outliers among the first 50 volumes (modified z-score above 3.5, as nipype's
-        ``NonSteadyStateDetector``, but for bright volumes only: T1 saturation dims the signal).
+        ``NonSteadyStateDetector``, but only where at least half a percent brighter: T1 saturation dims the signal).
     """
     start = np.asarray(global_signal, float)[:_MAX_DUMMIES_OF]
     middle = np.median(start)
-    deviation = np.median(np.abs(start - middle))
-    if deviation == 0:
-        return 0
-    bright = 0.6745 * (start - middle) / deviation > _OUTLIER
+    excess = start - middle
+    deviation = np.median(np.abs(excess))
+    # A quiet run has a minute deviation, by which anything is an outlier; saturation is a matter of percents.
+    bright = (0.6745 * excess > _OUTLIER * deviation) & (excess > _LEAST_EXCESS * abs(middle))
     return int(np.argmin(bright)) if not bright.all() else 0
 
 

@@ -15,7 +15,7 @@ from scipy.ndimage import (
 
 from neuroalign.errors import UserError
 from neuroalign.fmri.images import grid_points, voxel_sizes
-from neuroalign.fmri.preprocess.realign import RigidFit, rigid_matrix
+from neuroalign.fmri.preprocess.rigid import RigidFit, rigid_matrix
 from neuroalign.fmri.preprocess.resample import sample
 
 _SCALP_MM = 12.0  # from the top of the brain to the top of the head, an adult's average
@@ -131,8 +131,8 @@ def initial_alignment(
         moved = sample(smooth, head_affine, grid @ start[:3, :3].T + start[:3, 3]).reshape(brain.shape)
         matrix = np.eye(4)
         for smoothing in (14.0, 8.0):
-            fit = RigidFit(brain, brain_affine, mask, smoothing_mm=smoothing)
-            matrix, _ = fit.estimate(moved, matrix)
+            fit = RigidFit(brain, brain_affine, mask, smoothing_mm=smoothing, precise=False)
+            matrix = fit.estimate(moved, matrix).matrix
         improved.append(start @ matrix)
     return max([*best, *improved], key=agreement)
 

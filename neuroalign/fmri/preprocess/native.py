@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from neuroalign.bids.derivatives import dataset_root, run_paths, source_uri, write_description
+from neuroalign.bids.derivatives import dataset_root, local_uri, run_paths, source_uri, write_description
 from neuroalign.config.fmri import Preprocess
 from neuroalign.errors import UserError
 from neuroalign.fmri.images import grid_points, read_image, to_grid, voxel_sizes, write_image
@@ -19,6 +19,7 @@ from neuroalign.fmri.preprocess import mask as masks
 from neuroalign.fmri.preprocess import register
 from neuroalign.fmri.preprocess.anatomy import preprocess_anatomy
 from neuroalign.fmri.preprocess.confounds import confounds_table, non_steady_state
+from neuroalign.fmri.preprocess.output import write_series
 from neuroalign.fmri.preprocess.realign import realign
 from neuroalign.fmri.preprocess.resample import (
     Displacement,
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 _COREG_MM = 3.0
 _MIN_VOLUMES = 10
 _MIN_TISSUE = 20
+_KEPT_METADATA = ("TaskName", "DelayTime")
 
 
 def preprocess_run(
@@ -48,6 +50,7 @@ def preprocess_run(
     metadata: Mapping[str, Any],
     config: Preprocess,
     space: str,
+    threads: int = 1,
 ) -> dict[str, Path]:
     """Preprocess one raw run and write it as BIDS derivatives.
 
@@ -71,6 +74,8 @@ def preprocess_run(
         Section `fmri.preprocess`.
     space : str
         Name of the template space.
+    threads : int
+        Volumes worked on at the same time; results do not depend on it.
 
     Returns
     -------
@@ -96,17 +101,18 @@ def preprocess_run(
 
     rough = masks.bold_mask(data[..., data.shape[-1] // 2 :].mean(axis=-1), affine, str(bold))
     dummies = non_steady_state(data[rough].mean(axis=0, dtype=np.float64))
-    motion = realign(data, affine, rough, first=dummies)
+    motion = realign(data, affine, rough, first=dummies, threads=threads)
     reference_mask = masks.bold_mask(motion.reference, affine, str(bold))
     coreg = coregister(motion.reference, affine, reference_mask, t1w, t1w_mask > 0, t1w_image.affine)
     start_s = None
     if timing is not None:
         start_s = reference_time(timing[0])
-        data = correct_slice_timing(data, timing[0], tr, timing[1], start_s)
+        correct_slice_timing(data, timing[0], tr, timing[1], start_s)
 
     size = config.resolution_mm or float(np.round(np.prod(voxel_sizes(affine)) ** (1 / 3), 2))
     shape, grid = output_grid(to_t1w.field.shape, to_t1w.affine, size)
     brain, tissues = _brain_on_grid(shape, grid, to_t1w, t1w_mask, classes, t1w_image.affine)
+    volumes = data.shape[-1]
     in_t1w = to_t1w(grid_points(shape, grid)[brain.ravel()])
     in_bold = in_t1w @ coreg[:3, :3].T + coreg[:3, 3]
     covered = _covered(in_bold, data.shape, affine) & (sample(motion.reference, affine, in_bold) > 0)
@@ -116,45 +122,82 @@ def preprocess_run(
             f"{bold}: the brain of the T1w image lies outside this run's field of view; check that both belong to the "
             "same person and session, and their orientation headers."
         )
-    series = resample_volumes(data, affine, motion.matrices, in_bold[covered])
+    series = resample_volumes(data, affine, motion.matrices, in_bold[covered], threads=threads)
+    del data
 
     white, fluid = (series[_tissue(tissues[label], brain)] for label in ("white_matter", "csf"))
     table, sidecar = confounds_table(motion.parameters, series, white, fluid, tr=tr, dummies=dummies)
-    written = np.zeros((*shape, data.shape[-1]), np.float32)
-    written[brain] = series
     reference = np.zeros(shape, np.float32)
     reference[brain] = series[:, dummies:].mean(axis=1)
 
     write_description(folder, dataset_root(bold))
-    described = {
-        "RepetitionTime": tr,
-        "SkullStripped": True,
-        "SliceTimingCorrected": timing is not None,
-        "Sources": [source_uri(bold)],
-        "SpatialReference": space,
-    }
-    if start_s is not None:
-        described["StartTime"] = start_s
-    for key in ("TaskName", "DelayTime"):
-        if key in metadata:
-            described[key] = metadata[key]
     write_tsv(paths["confounds"], table)
     write_json(paths["confounds_json"], sidecar)
     with atomic_path(paths["coreg"]) as temporary:
         np.savetxt(temporary, np.linalg.inv(coreg), fmt="%.8f", header="BOLD reference to T1w, world RAS+ mm")
+    write_image(paths["boldref_native"], motion.reference, affine)
     write_image(paths["mask"], brain, grid)
-    write_json(
-        paths["mask_json"], {"Type": "Brain", "Sources": [source_uri(bold)], "SpatialReference": space}
-    )
     write_image(paths["boldref"], reference, grid)
-    write_json(paths["bold_json"], described)
-    write_image(paths["bold"], written, grid, tr=tr, start_s=start_s or 0.0)
+    timing_of = {"RepetitionTime": tr, "SliceTimingCorrected": timing is not None}
+    if start_s is not None:
+        timing_of["StartTime"] = start_s
+    timing_of |= {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
+    _describe(paths, anatomy, bold, timing_of)
+    write_series(paths["bold"], series, brain, grid, tr=tr, start_s=start_s or 0.0, threads=threads)
     displaced = np.nan_to_num(table["framewise_displacement"].to_numpy())
     logger.info(
-        "%s: %d volumes, %d not at steady state, mean framewise displacement %.2f mm",
-        run_id, data.shape[-1], dummies, displaced.mean(),
+        "%s: %d volumes, %d not at steady state, %d that fit poorly, mean framewise displacement %.2f mm",
+        run_id, volumes, dummies, motion.outlier.sum(), displaced.mean(),
     )  # fmt: skip
     return paths
+
+
+def _describe(
+    paths: Mapping[str, Path],
+    anatomy: Mapping[str, str | os.PathLike],
+    bold: str | os.PathLike,
+    timing: Mapping[str, Any],
+) -> None:
+    """Sidecars of the images and of the coregistration."""
+    raw = source_uri(bold)
+    native = local_uri(paths["boldref_native"])
+    to_template = local_uri(anatomy["to_template"])
+    reference = {"SpatialReference": local_uri(anatomy["t1w_template"])}
+    transforms = [native, local_uri(paths["coreg"]), to_template]
+    described = {
+        "bold": {
+            **timing,
+            **reference,
+            "Sources": [raw, *transforms],
+            "SkullStripped": True,
+            "Description": "Motion, coregistration and normalisation in one cubic spline interpolation.",
+        },
+        "mask": {
+            **reference,
+            "Type": "Brain",
+            "Sources": [local_uri(anatomy["mask"]), *transforms],
+            "RawSources": [raw],
+            "Description": "Brain of the T1w image where this run's field of view covers it.",
+        },
+        "boldref": {
+            **reference,
+            "Sources": [local_uri(paths["bold"])],
+            "SkullStripped": True,
+            "Description": "Mean over volumes at steady state.",
+        },
+        "boldref_native": {
+            "Sources": [raw],
+            "SkullStripped": False,
+            "SpatialReference": raw,
+            "Description": "Mean of realigned volumes without outliers: reference of motion and coregistration.",
+        },
+        "coreg": {
+            "Sources": [native, local_uri(anatomy["t1w"])],
+            "Description": "4x4 matrix taking world coordinates (RAS+, mm) of the BOLD reference to the T1w image.",
+        },
+    }
+    for key, content in described.items():
+        write_json(paths[f"{key}_json"], content)
 
 
 def coregister(

@@ -1,34 +1,27 @@
-"""Rigid realignment of BOLD volumes by Gauss–Newton least squares.
+"""Head motion of a run: every volume fitted to a clean mean of the run, in two passes.
 
-References
-----------
-Friston et al. (1995) Spatial registration and normalization of images. Human Brain Mapping 3, 165–189.
-Cox & Jesmanowicz (1999) Real-time 3D image registration for functional MRI. Magn. Reson. Med. 42, 1014–1018.
-Baker & Matthews (2004) Lucas-Kanade 20 years on. IJCV 56, 221–255 (the inverse-compositional form used here).
+The fit of one volume is in `rigid`; here is which reference it is fitted to, where it starts, and what happens to
+volumes that show something else than the head.
 """
 
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.ndimage import affine_transform, binary_dilation, gaussian_filter, map_coordinates
-from scipy.spatial.transform import Rotation
+from scipy.ndimage import affine_transform
 
 from neuroalign.fmri.images import voxel_sizes
+from neuroalign.fmri.preprocess.rigid import Estimate, RigidFit, rigid_matrix, rigid_parameters
 
+__all__ = ["Realignment", "realign", "rigid_matrix", "rigid_parameters"]
 logger = logging.getLogger(__name__)
 
-SMOOTHING_MM = 5.0  # FWHM; as in SPM
 _COARSE_MM = 14.0
-_MAX_POINTS = 60_000
-_ITERATIONS = 24
-_CONVERGED_MM = 0.002
-_RADIUS_MM = 50.0  # turns rotations into displacements at the cortex (Power et al. 2012)
-_POOR_FIT = 0.5  # residual variance, relative to the typical volume's, at which the coarse start is tried
-_REFERENCE_VOLUMES = 24
+_POOR_FIT = 1.5  # times the typical residual: tried again from other starts, and no model for others
+_REFERENCE_VOLUMES = 10
 
 
 @dataclass(frozen=True)
@@ -45,9 +38,11 @@ class Realignment:
     centre : array of shape (3,)
         The fixed point c of the rotations (centre of the brain), world mm.
     reference : array of shape (x, y, z)
-        Mean of realigned volumes, unsmoothed; on the grid of the run.
+        Mean of realigned volumes, unsmoothed, without outliers; on the grid of the run.
     residual : array of shape (volumes,)
-        Root mean square of what the fit leaves, relative to the standard deviation of the reference.
+        Robust standard deviation of what the fit leaves, relative to that of the reference.
+    outlier : bool array of shape (volumes,)
+        Volumes that fit much worse than most even after another try.
     """
 
     parameters: np.ndarray
@@ -55,114 +50,140 @@ class Realignment:
     centre: np.ndarray
     reference: np.ndarray
     residual: np.ndarray
-
-
-def rigid_matrix(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """The 4×4 world matrix of six rigid parameters (see `Realignment`)."""
-    parameters = np.asarray(parameters, float)
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_euler("xyz", parameters[3:]).as_matrix()
-    matrix[:3, 3] = centre + parameters[:3] - matrix[:3, :3] @ centre
-    return matrix
-
-
-def rigid_parameters(matrix: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Six rigid parameters of a 4×4 world matrix: the inverse of `rigid_matrix`."""
-    rotation = matrix[:3, :3]
-    return np.concatenate(
-        [matrix[:3, 3] - centre + rotation @ centre, Rotation.from_matrix(rotation).as_euler("xyz")]
-    )
+    outlier: np.ndarray
 
 
 def realign(
-    data: np.ndarray,
-    affine: np.ndarray,
-    mask: np.ndarray,
-    *,
-    first: int = 0,
-    refine_reference: bool = True,
+    data: np.ndarray, affine: np.ndarray, mask: np.ndarray, *, first: int = 0, threads: int = 1
 ) -> Realignment:
     """Estimate the head's rigid motion in a run.
 
     Parameters
     ----------
     data : array of shape (x, y, z, volumes)
+        Any real type; volumes are converted one by one.
     affine : array of shape (4, 4)
         Voxel to world coordinates, mm.
     mask : bool array of shape (x, y, z)
         The brain, roughly; it is dilated, so that its rim takes part in the fit.
     first : int
         Volumes before this one (not at steady state) never serve as reference.
-    refine_reference : bool
-        Fit to the mean of realigned volumes (two passes; the first over a sample of volumes) instead of one
-        volume in the middle of the run.
+    threads : int
+        Volumes fitted at the same time; results do not depend on it.
 
     Returns
     -------
     Realignment
-        Position is relative to the reference: the volume in the middle of the run, or the mean in its place.
+        Position is relative to the mean position of the reference volume of the first pass.
 
     Notes
     -----
-    Minimises Σ [v(W(x)) − (1 + s)·r(x) − o]² over the rigid transform W, the scale s and the offset o, so that
-    slow drift of the signal is not taken for motion. r is the smoothed reference. In the inverse-compositional
-    form the design (∂r/∂W, r, 1) and its normal matrix depend on the reference alone and are computed once per
-    run; an iteration is one linear interpolation and one matrix product.
+    First pass: ten volumes spread over the run are fitted to the one among them that is most like the others, so
+    that a spoiled volume is never the reference, and the mean of those that fit is taken. Second pass: every
+    volume is fitted to that mean, from where its nearest sound volume of the first pass is. Volumes that then fit
+    poorly (a jump between, a spike) are tried again from a coarse fit and from both neighbours. A volume that
+    shows no head takes the position of its nearest sound neighbour.
     """
     volumes = data.shape[-1]
-    middle = first + (volumes - first) // 2
-    fit = RigidFit(data[..., middle], affine, mask)
-    if refine_reference:
-        sample = _sample(first, volumes)
-        matrices, _ = _chain(fit, data[..., sample], int(np.argmin(np.abs(sample - middle))))
-        fit = RigidFit(_mean_realigned(data[..., sample], affine, matrices), affine, mask, centre=fit.centre)
-    matrices, residual = _chain(fit, data, middle)
-    _retry(fit, data, matrices, residual, mask)
-    chosen = _sample(first, volumes)
+    sample = np.unique(np.linspace(first, volumes - 1, min(volumes - first, _REFERENCE_VOLUMES)).astype(int))
+    middle = sample[_most_alike(data, mask, sample)]
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        # Hundredths of a millimetre do not show in a mean: plain least squares is enough for it.
+        fit = RigidFit(data[..., middle], affine, mask, precise=False)
+        coarse = _coarse(data[..., middle], affine, mask, fit.centre)
+
+        def from_afar(volume: int) -> Estimate:
+            return fit.estimate(data[..., volume], coarse.estimate(data[..., volume], np.eye(4)).matrix)
+
+        found = list(pool.map(from_afar, sample))
+        sound = _sound(np.array([e.residual for e in found]), sample != middle)
+        sample, found = sample[sound], [e for e, kept in zip(found, sound, strict=True) if kept]
+        moved = pool.map(lambda i: _resampled(data[..., sample[i]], affine, found[i].matrix), range(len(sample)))
+        reference = np.zeros(data.shape[:3], np.float32)
+        for volume in moved:
+            reference += volume / len(sample)
+
+        fit = RigidFit(reference, affine, mask, centre=fit.centre)
+        coarse = _coarse(reference, affine, mask, fit.centre)
+        nearest = np.abs(np.arange(volumes)[:, None] - sample).argmin(axis=1)
+        estimates = list(
+            pool.map(lambda v: fit.estimate(data[..., v], found[nearest[v]].matrix), range(volumes))
+        )
+        poor = _poor(np.array([e.residual for e in estimates]))
+
+        def again(volume: int) -> Estimate:
+            return _again(fit, coarse, data[..., volume], volume, estimates, poor)
+
+        # All retries see the same estimates, whatever their order.
+        retried = list(pool.map(again, np.flatnonzero(poor)))
+    for volume, estimate in zip(np.flatnonzero(poor), retried, strict=True):
+        estimates[volume] = estimate
+    residual = np.array([e.residual for e in estimates])
+    outlier = _poor(residual)
+    matrices = np.array([e.matrix for e in estimates])
+    _fill(matrices, ~np.isfinite(residual), outlier)
     return Realignment(
         parameters=np.array([rigid_parameters(m, fit.centre) for m in matrices]),
         matrices=matrices,
         centre=fit.centre,
-        reference=_mean_realigned(data[..., chosen], affine, matrices[chosen]),
+        reference=reference,
         residual=residual,
+        outlier=outlier,
     )
 
 
-def _sample(first: int, volumes: int) -> np.ndarray:
-    """Volumes spread over the run, enough for a clean mean."""
-    count = min(volumes - first, _REFERENCE_VOLUMES)
-    return np.unique(np.linspace(first, volumes - 1, count).astype(int))
+def _most_alike(data: np.ndarray, mask: np.ndarray, sample: np.ndarray) -> int:
+    """Which of the sample is most like the others (smallest median distance): never a spoiled volume."""
+    values = np.stack([data[..., v][mask] for v in sample]).astype(np.float32)
+    values -= values.mean(axis=1, keepdims=True)
+    inner = values @ values.T
+    squared = np.diag(inner)[:, None] + np.diag(inner) - 2 * inner
+    return int(np.argmin(np.median(squared, axis=1)))
 
 
-def _chain(fit: RigidFit, data: np.ndarray, middle: int) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix and residual of every volume; each starts where its neighbour towards the middle ended."""
-    volumes = data.shape[-1]
-    matrices, residual = np.empty((volumes, 4, 4)), np.empty(volumes)
-    for volume in [*range(middle, volumes), *range(middle - 1, -1, -1)]:
-        neighbour = volume - 1 if volume > middle else volume + 1
-        start = np.eye(4) if volume == middle else matrices[neighbour]
-        matrices[volume], residual[volume] = fit.estimate(data[..., volume], start)
-    return matrices, residual
+def _coarse(image: np.ndarray, affine: np.ndarray, mask: np.ndarray, centre: np.ndarray) -> RigidFit:
+    """A fit for displacements of centimetres, on about 7 mm voxels."""
+    step = max(1, int(_COARSE_MM / 2 / voxel_sizes(affine).max()))
+    return RigidFit(
+        image, affine, mask, centre=centre, smoothing_mm=_COARSE_MM, step=step, precise=False
+    )
 
 
-def _retry(
-    fit: RigidFit, data: np.ndarray, matrices: np.ndarray, residual: np.ndarray, mask: np.ndarray
-) -> None:
-    """Volumes that fit badly (a jump beyond the reach of fine detail) start again from a coarse fit, in place."""
-    poor = np.flatnonzero(residual > (1 + _POOR_FIT) * np.median(residual))
-    if poor.size == 0:
-        return
-    coarse = RigidFit(fit.image, fit.affine, mask, centre=fit.centre, smoothing_mm=_COARSE_MM)
-    for volume in poor:
-        start, _ = coarse.estimate(data[..., volume], matrices[volume])
-        matrix, left = fit.estimate(data[..., volume], start)
-        if left < residual[volume]:
-            matrices[volume], residual[volume] = matrix, left
+def _poor(residual: np.ndarray) -> np.ndarray:
+    """Volumes that fit much worse than most."""
+    return ~(residual <= _POOR_FIT * np.median(residual))
 
 
-def _mean_realigned(data: np.ndarray, affine: np.ndarray, matrices: np.ndarray) -> np.ndarray:
-    moved = [_resampled(data[..., i], affine, matrix) for i, matrix in enumerate(matrices)]
-    return np.mean(moved, axis=0).astype(np.float32)
+def _sound(residual: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Volumes of the first pass that may enter the mean; the reference itself fits perfectly, and does."""
+    limit = _POOR_FIT * np.median(residual[other]) if other.any() else np.inf
+    return residual <= limit if np.isfinite(limit) else ~other
+
+
+def _again(
+    fit: RigidFit,
+    coarse: RigidFit,
+    volume: np.ndarray,
+    index: int,
+    estimates: list[Estimate],
+    poor: np.ndarray,
+) -> Estimate:
+    """The best of several fits of a volume: as it was, from a coarse fit, and from its sound neighbours."""
+    tried = [estimates[index]]
+    tried.append(fit.estimate(volume, coarse.estimate(volume, tried[0].matrix).matrix))
+    good = np.flatnonzero(~poor)
+    for side in (good[good < index][-1:], good[good > index][:1]):
+        tried += [fit.estimate(volume, estimates[neighbour].matrix) for neighbour in side]
+    return min(tried, key=lambda e: e.residual)
+
+
+def _fill(matrices: np.ndarray, lost: np.ndarray, outlier: np.ndarray) -> None:
+    """Volumes that show no head take the position of the nearest sound volume, in place."""
+    good = np.flatnonzero(~outlier)
+    if lost.any() and good.size:
+        logger.warning("%d volumes show no head; they take the position of their neighbours.", lost.sum())
+        for volume in np.flatnonzero(lost):
+            matrices[volume] = matrices[good[np.abs(good - volume).argmin()]]
 
 
 def _resampled(volume: np.ndarray, affine: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -171,81 +192,3 @@ def _resampled(volume: np.ndarray, affine: np.ndarray, matrix: np.ndarray) -> np
     return affine_transform(
         np.asarray(volume, np.float32), between[:3, :3], between[:3, 3], order=1, mode="nearest"
     )
-
-
-class RigidFit:
-    """A reference image with everything that depends on it alone: sample points, design, normal matrix.
-
-    Parameters
-    ----------
-    image : array of shape (x, y, z)
-    affine : array of shape (4, 4)
-        Voxel to world, mm.
-    mask : bool array of shape (x, y, z)
-        Where the fit looks (dilated by 6 mm).
-    centre : array of shape (3,), optional
-        Fixed point of rotations, world mm; the centre of the mask by default.
-    smoothing_mm : float
-        FWHM of the Gaussian applied to the reference and to every volume.
-    """
-
-    def __init__(self, image, affine, mask, *, centre=None, smoothing_mm=SMOOTHING_MM):
-        self.image = np.asarray(image, np.float32)
-        self.affine = affine
-        self.inverse = np.linalg.inv(affine)
-        self._sigma = smoothing_mm / voxel_sizes(affine) / np.sqrt(8 * np.log(2))
-        smooth = gaussian_filter(self.image, self._sigma, truncate=3.0)
-        reach = binary_dilation(mask, iterations=max(1, round(6.0 / voxel_sizes(affine).min())))
-        # The outermost voxels have one-sided gradients and leave the field of view first.
-        inner = np.zeros_like(reach)
-        inner[1:-1, 1:-1, 1:-1] = True
-        indices = np.argwhere(reach & inner)
-        indices = indices[:: max(1, -(-len(indices) // _MAX_POINTS))]
-        world = indices @ affine[:3, :3].T + affine[:3, 3]
-        if centre is None:
-            brain = np.argwhere(mask)
-            centre = brain.mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
-        self.centre = np.asarray(centre, float)
-        self._points = world.astype(np.float32)
-        values = smooth[tuple(indices.T)].astype(np.float64)
-        self._values, self._spread = values, max(values.std(), 1e-12)
-        by_index = np.stack(
-            [
-                (smooth[tuple((indices + step).T)] - smooth[tuple((indices - step).T)]) / 2.0
-                for step in np.eye(3, dtype=int)
-            ],
-            axis=1,
-        )
-        gradient = by_index @ self.inverse[:3, :3]  # d/dworld = d/dindex · dindex/dworld
-        arm = world - self.centre
-        # d r(x + t + ω × (x − c)) = ∇r · t + ((x − c) × ∇r) · ω
-        design = np.column_stack([gradient, np.cross(arm, gradient), values, np.ones_like(values)])
-        self._norm = np.maximum(np.linalg.norm(design, axis=0), 1e-12)
-        self._design = design / self._norm
-        normal = self._design.T @ self._design
-        # A flat or empty reference leaves directions undetermined: they stay where they are.
-        self._factor = cho_factor(normal + 1e-9 * np.eye(8))
-
-    def estimate(self, volume: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
-        """The rigid matrix (reference → volume, world) and the relative residual, from a starting matrix."""
-        moving = gaussian_filter(np.asarray(volume, np.float32), self._sigma, truncate=3.0)
-        limits = np.array(moving.shape, np.float32)[:, None] - 1
-        matrix, left = start.copy(), 0.0
-        for _ in range(_ITERATIONS):
-            pull = (self.inverse @ matrix).astype(np.float32)
-            where = pull[:3, :3] @ self._points.T + pull[:3, 3:]
-            outside = ((where < -0.5) | (where > limits + 0.5)).any(axis=0)
-            difference = (
-                map_coordinates(moving, where, order=1, mode="nearest").astype(np.float64) - self._values
-            )
-            difference[outside] = 0.0
-            weights = cho_solve(self._factor, self._design.T @ difference)
-            left = float(np.sqrt(np.mean((difference - self._design @ weights) ** 2)))
-            step = weights / self._norm
-            # v(W) is about (1 + s) r, so the slopes fitted to it are (1 + s) times too steep.
-            step[:6] /= max(1 + step[6], 0.2)
-            update = rigid_matrix(step[:6], self.centre)
-            matrix = matrix @ np.linalg.inv(update)
-            if np.abs(step[:3]).max() + _RADIUS_MM * np.abs(step[3:6]).max() < _CONVERGED_MM:
-                break
-        return matrix, left / self._spread

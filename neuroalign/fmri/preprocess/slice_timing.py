@@ -76,11 +76,12 @@ def reference_time(times: np.ndarray) -> float:
 def correct_slice_timing(
     data: np.ndarray, times: np.ndarray, tr: float, axis: int, reference: float
 ) -> np.ndarray:
-    """Move every slice in time to `reference` by cubic spline interpolation.
+    """Move every slice in time to `reference` by cubic spline interpolation, in place.
 
     Parameters
     ----------
-    data : array of shape (x, y, z, volumes)
+    data : float32 array of shape (x, y, z, volumes)
+        Changed in place: a second copy of a run would not fit where the first one does.
     times : array of shape (slices,)
         Acquisition time of each slice within the repetition, seconds.
     tr : float
@@ -92,7 +93,8 @@ def correct_slice_timing(
 
     Returns
     -------
-    array like `data`, float32
+    array
+        `data` itself.
 
     Notes
     -----
@@ -101,18 +103,16 @@ def correct_slice_timing(
     (slices of a multiband group share it). At the two ends, where the wanted time lies outside the samples,
     the end value is held.
     """
-    moved = np.empty(data.shape, np.float32)
     volumes = data.shape[-1]
     if volumes < 4:
-        return data.astype(np.float32)
+        return data
     slices_first = np.moveaxis(data, axis, 0)
-    out_first = np.moveaxis(moved, axis, 0)
     for time in np.unique(times):
         weights = _spline_matrix(volumes, (reference - time) / tr)
-        chosen = np.flatnonzero(times == time)
-        block = slices_first[chosen].reshape(-1, volumes)
-        out_first[chosen] = (weights @ block.T).T.reshape(out_first[chosen].shape)
-    return moved
+        for index in np.flatnonzero(times == time):
+            series = slices_first[index].reshape(-1, volumes)
+            slices_first[index] = (weights @ series.T).T.reshape(slices_first[index].shape)
+    return data
 
 
 def _spline_matrix(volumes: int, shift: float) -> sparse.csr_array:
