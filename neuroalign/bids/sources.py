@@ -253,14 +253,15 @@ def known_by_sidecar(images: list[File], files: list[File]) -> list[File]:
 
     A sidecar with fewer entities than another file beside it is inherited by that file: no image of its own.
     """
+    present = {(path.parent, name.key()) for path, name in images}
+    alone = [(p, n) for p, n in files if n.extension == ".json" and (p.parent, n.key()) not in present]
+    if not alone:
+        return []
     beside = defaultdict(list)
     for path, name in files:
         beside[path.parent].append(name.key())
-    present = {(path.parent, name.key()) for path, name in images}
     absent = []
-    for path, name in files:
-        if name.extension != ".json" or (path.parent, name.key()) in present:
-            continue
+    for path, name in alone:
         if any(name.key() < other for other in beside[path.parent]):
             continue
         image = path.with_name(path.name.removesuffix(".json") + ".nii.gz")

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroalign.bids.events import (
@@ -167,6 +167,7 @@ def test_a_file_with_a_byte_order_mark_and_windows_line_ends_is_read(tmp_path: P
     assert table[["onset", "stimulus_file"]].values.tolist() == [[1.5, "stimuli/clips/0042.mp4"]]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(1.0, 30.0), st.sampled_from(["a.mp4", "b.mp4", "n/a"]), st.integers(1, 40)),
@@ -197,6 +198,7 @@ NAMES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(NAMES)
 def test_ids_are_safe_and_unique_even_where_case_is_ignored(names):
     ids = stimulus_ids(names)

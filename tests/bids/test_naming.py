@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroalign.bids.naming import (
@@ -21,6 +21,7 @@ LABELS = st.text("abcXYZ0189+", min_size=1, max_size=8)
 ENTITIES = st.dictionaries(st.sampled_from([*ENTITY_ORDER, "desc", "own"]), LABELS, min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(ENTITIES, st.sampled_from(["bold", "T1w", "events"]), st.sampled_from(["", ".nii.gz", ".tsv", ".h5"]))
 def test_a_name_is_what_it_was_built_from(entities, suffix, extension):
     parsed = parse_name("some/folder/" + build_name(entities, suffix, extension))
@@ -28,6 +29,7 @@ def test_a_name_is_what_it_was_built_from(entities, suffix, extension):
     assert parse_name(str(parsed)) == parsed
 
 
+@settings(deadline=None)
 @given(ENTITIES)
 def test_entities_come_in_bids_order_whatever_the_order_given(entities):
     name = build_name(dict(reversed(entities.items())), "bold")
@@ -38,6 +40,7 @@ def test_entities_come_in_bids_order_whatever_the_order_given(entities):
         assert list(parse_entities(name))[-1] == "desc"
 
 
+@settings(deadline=None)
 @given(LABELS, LABELS, LABELS, st.integers(1, 99))
 def test_a_run_id_gives_its_entities_back(subject, session, task, run):
     identity = run_id(f"sub-{subject}", session, f"task-{task}", str(run))

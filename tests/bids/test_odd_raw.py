@@ -256,6 +256,11 @@ def anatomy_in_small_letters(tree):
     return tree
 
 
+def equal_broken_events(tree):
+    broken = "onset\tduration\tstim_file\nsoon\t3\ta.mp4\n"
+    return tree.run(RUN, events=broken).run("sub-02_task-film", events=broken)
+
+
 def not_a_number(tree):
     return tree.run(RUN, meta={"RepetitionTime": "2 s"})
 
@@ -269,6 +274,10 @@ PROBLEMS = [
     (suffix_in_capitals, [r"task-clips_BOLD.nii.gz is not named as BIDS has it.* end in '_bold.nii.gz'"]),
     (extension_in_capitals, [r"task-clips_bold.NII.GZ is not named .* end in '_bold.nii.gz'"]),
     (anatomy_in_small_letters, [r"sub-01 has no T1w image", r"sub-01_t1w.nii.gz .* end in '_T1w.nii.gz'"]),
+    (
+        equal_broken_events,
+        [r"sub-01_.*_events.tsv: onset is 'soon'", r"sub-02_.*_events.tsv: onset is 'soon'"],
+    ),
     (not_a_number, [r"RepetitionTime of .* is '2 s': give the seconds"]),
 ]
 
