@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 import neuroalign
+from neuroalign.config.fmri import Timing
 from neuroalign.errors import UserError, nearest
 from neuroalign.fmri.series import RoiSeries, read_series
-from neuroalign.fmri.timing import times_from_sidecar
+from neuroalign.fmri.timing import run_clock
 from neuroalign.io import read_json, read_tsv
 from neuroalign.models.score import Embedding
 from neuroalign.models.trained import TrainedModel
@@ -203,11 +204,9 @@ def _read_brain(path: Path, model: TrainedModel, subject: str | None) -> RoiSeri
     table = read_tsv(path)
     beside = path.with_suffix(".json")
     metadata = read_json(beside) if beside.exists() else {}
-    try:
-        tr = float(metadata["RepetitionTime"])
-        times = times_from_sidecar(len(table), tr, metadata)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{path} needs a sidecar {beside.name} with RepetitionTime (seconds).") from None
+    if not isinstance(metadata, dict) or not {"RepetitionTime", "SamplingFrequency"} & set(metadata):
+        raise UserError(f"{path} needs a sidecar {beside.name} with RepetitionTime (seconds).")
+    clock = run_clock(len(table), metadata, None, Timing(), str(path))
     levels, units = {}, model.units_of(subject)
     for level, labels in units.items():
         missing = [label for label in labels if label not in table]
@@ -220,4 +219,4 @@ def _read_brain(path: Path, model: TrainedModel, subject: str | None) -> RoiSeri
         levels[level] = (data - np.nanmean(data, 0)) / np.maximum(np.nanstd(data, 0), 1e-12)
     keep = np.all([np.isfinite(data).all(1) for data in levels.values()], axis=0)
     levels = {level: np.nan_to_num(data) for level, data in levels.items()}
-    return RoiSeries(levels, dict(units), times, keep, {"tr": tr, "source": "timeseries"})
+    return RoiSeries(levels, dict(units), clock.times, keep, {"tr": clock.tr, "source": "timeseries"})

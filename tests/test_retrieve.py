@@ -172,12 +172,12 @@ def test_a_table_of_regional_series_is_a_query(files, tmp_path):
     [
         (None, None, "needs a sidecar run.json with RepetitionTime"),
         ([1.5], None, "needs a sidecar run.json with RepetitionTime"),
-        ({"RepetitionTime": "?"}, None, "needs a sidecar run.json with RepetitionTime"),
+        ({"RepetitionTime": "?"}, None, r"RepetitionTime is '\?'; it must be positive seconds"),
         ({"RepetitionTime": 1.5}, "high", "holds values that are not numbers"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_a_sentence(files, tmp_path, sidecar, value, sentence):
-    with pytest.raises(UserError, match=f"run.tsv {sentence}"):
+    with pytest.raises(UserError, match=f"run.tsv:? {sentence}"):
         retrieve(files.model, files.films, fmri=regional_table(tmp_path, sidecar, value))
 
 

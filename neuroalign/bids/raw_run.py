@@ -78,7 +78,7 @@ def raw_image(run_id: str, tree: Tree) -> Path:
         if parsed.suffix == "bold" and plain.key() == wanted and part == "mag":
             image = name.removesuffix(".json") + ".nii.gz" if parsed.extension == ".json" else name
             if parsed.extension in (*_IMAGE, ".json"):
-                found.append((parsed.extension == ".json", -len(parsed.entities), image))
+                found.append((parsed.extension == ".json", len(parsed.entities), image))
     return folder / (min(found)[2] if found else build_name(entities, "bold", ".nii.gz"))
 
 

@@ -40,9 +40,7 @@ __all__ = [
     "image_clock",
     "repetition_time",
     "run_clock",
-    "times_from_sidecar",
     "unsteady",
-    "volume_times",
 ]
 logger = logging.getLogger(__name__)
 # A start later than this is believed only if the raw run or the configuration confirms it: it may be in milliseconds.
@@ -73,57 +71,6 @@ class Clock:
     tr: float
     discarded: int = 0
     notes: tuple[str, ...] = ()
-
-
-def volume_times(
-    n_volumes: int,
-    tr: float,
-    start_time: float | None = None,
-    *,
-    slice_timing_corrected: bool | None = None,
-    delay_time: float = 0.0,
-) -> np.ndarray:
-    """The middle of each volume's acquisition in seconds; 0 is the start of the first volume.
-
-    Parameters
-    ----------
-    n_volumes : int
-    tr : float
-        Repetition time, seconds.
-    start_time : float, optional
-        ``StartTime`` of the sidecar. fMRIPrep, and this package, write it after slice-timing correction: the
-        moment within the first volume to which all slices were moved. Volume i is then at `start_time` + i·`tr`.
-    slice_timing_corrected : bool, optional
-        ``SliceTimingCorrected`` of the sidecar. An explicit False makes `start_time` the *beginning* of the
-        first volume.
-    delay_time : float
-        ``DelayTime`` of the sidecar: the pause at the end of each repetition (sparse acquisition), seconds.
-
-    Returns
-    -------
-    array of shape (n_volumes,)
-        Float64 seconds, strictly increasing by `tr`.
-    """
-    if tr <= 0:
-        raise ValueError(f"tr must be positive, not {tr}")
-    if not 0 <= delay_time < tr:
-        raise ValueError(f"delay_time must lie in [0, tr), not {delay_time}")
-    first = 0.0 if start_time is None else float(start_time)
-    if start_time is None or slice_timing_corrected is False:
-        first += (tr - delay_time) / 2
-    return first + tr * np.arange(n_volumes, dtype=np.float64)
-
-
-def times_from_sidecar(n_volumes: int, tr: float, metadata: Mapping[str, Any]) -> np.ndarray:
-    """`volume_times` with what a sidecar says (``StartTime``, ``SliceTimingCorrected``, ``DelayTime``)."""
-    delay = float(metadata.get("DelayTime") or 0.0)
-    return volume_times(
-        n_volumes,
-        tr,
-        metadata.get("StartTime"),
-        slice_timing_corrected=metadata.get("SliceTimingCorrected"),
-        delay_time=delay if 0 <= delay < tr else 0.0,
-    )
 
 
 def run_clock(

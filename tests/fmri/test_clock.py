@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from neuroalign.bids.metadata import sidecar
 from neuroalign.bids.raw_run import RawRun, find_raw_run
-from neuroalign.config.fmri import Timing
+from neuroalign.config.fmri import Clean, Timing
 from neuroalign.errors import UserError
+from neuroalign.fmri.clean import load_run_confounds
 from neuroalign.fmri.timing import header_timing, run_clock, unsteady
 from neuroalign.io import write_json
 
@@ -185,3 +186,32 @@ def test_real_fmriprep_sidecars_need_no_note(shared_data):
         # The last slices are acquired from 1.665 s on, and a slice takes about 0.064 s.
         middle = run_clock(300, plain, find_raw_run(name, root), Timing(), name).times[0]
         assert middle == pytest.approx((1.6675 + 0.064) / 2, abs=0.003)
+
+
+@pytest.mark.parametrize("strategy", ["none", "motion", "scrubbing"])
+def test_dummies_of_a_confounds_table(tmp_path, strategy):
+    """nilearn leaves out what the table calls non-steady; a told number has the last word."""
+    rng = np.random.default_rng(0)
+    motion = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+    columns = {
+        name + suffix: rng.normal(size=60) * 0.01
+        for name in (*motion, "csf", "white_matter")
+        for suffix in ("", "_derivative1", "_power2", "_derivative1_power2")
+    }
+    columns |= {"framewise_displacement": np.full(60, 0.1), "std_dvars": np.ones(60)}
+    for n in range(2):
+        columns[f"non_steady_state_outlier{n:02d}"] = (np.arange(60) == n).astype(float)
+    path = tmp_path / "sub-1_task-a_desc-confounds_timeseries.tsv"
+    pd.DataFrame(columns).to_csv(path, sep="\t", index=False)
+    write_json(path.with_suffix(".json"), {})
+    bold = tmp_path / "sub-1_task-a_space-S_desc-preproc_bold.nii.gz"
+
+    def unused(**timing) -> int:
+        keep = load_run_confounds(bold, path, Clean(strategy=strategy), 60, timing=Timing(**timing))[1]
+        assert keep[(~keep).sum() :].all()
+        return int((~keep).sum())
+
+    assert unused() == 2
+    assert unused(dummy_scans=0) == 0
+    assert unused(dummy_scans=1) == 1
+    assert unused(dummy_scans=4) == 4

@@ -1,4 +1,4 @@
-"""Volume times, repetition times and slice timing."""
+"""Repetition times and slice timing; the clock of a run is in test_clock.py."""
 
 from __future__ import annotations
 
@@ -6,34 +6,10 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from neuroalign.errors import UserError
 from neuroalign.fmri.preprocess.slice_timing import correct_slice_timing, reference_time, slice_times
-from neuroalign.fmri.timing import repetition_time, times_from_sidecar, volume_times
-
-TR = st.floats(0.3, 4.0)
-
-
-@given(st.integers(1, 500), TR, st.none() | st.floats(-1, 3))
-def test_times_rise_by_the_repetition_time(volumes, tr, start):
-    times = volume_times(volumes, tr, start)
-    assert times.dtype == np.float64
-    assert len(times) == volumes
-    assert times[0] == (tr / 2 if start is None else start)
-    np.testing.assert_allclose(np.diff(times), tr)
-
-
-def test_rules_of_sidecars():
-    np.testing.assert_allclose(times_from_sidecar(2, 2.0, {}), [1, 3])
-    np.testing.assert_allclose(
-        times_from_sidecar(2, 2.0, {"StartTime": 0.9, "SliceTimingCorrected": True}), [0.9, 2.9]
-    )
-    np.testing.assert_allclose(
-        times_from_sidecar(2, 2.0, {"StartTime": 0.0, "SliceTimingCorrected": False}), [1, 3]
-    )
-    np.testing.assert_allclose(times_from_sidecar(2, 3.0, {"DelayTime": 1.0}), [1, 4])
+from neuroalign.fmri.timing import repetition_time
 
 
 def test_repetition_time_comes_from_sidecar_then_header(caplog):
