@@ -353,9 +353,10 @@ class Plan:
             reference = fmriprep.reference_of(row["bold"])
             found = {"boldref": reference if Path(reference).exists() else ""}
             found |= {name: row[name] for name in ("bold", "mask", "confounds")}
-            return {name: path for name, path in found.items() if path}
+            return {name: path for name, path in found.items() if path} | {"template": self.template_outline}
         done = self.preprocessed(run_id)
         files = {name: done[name] for name in ("bold", "boldref", "mask", "confounds")}
+        files["template"] = self.template_outline
         if self.engine == "native":
             anatomy = self.anatomy_of(run_id)
             files |= {"t1w": anatomy["t1w_template"], "t1w_mask": anatomy["mask_template"]}
@@ -371,10 +372,9 @@ class Plan:
         return [*files.values(), *(sidecars if whole else [])]
 
     @property
-    def page_section(self) -> dict[str, Any]:
-        """What a run's page reads from the configuration."""
-        template = {"template": self.checked.fmri.preprocess.template}
-        return {**self.section("fmri", but=("preprocess",)), "preprocess": template}
+    def template_outline(self) -> str:
+        """Brain and white matter of the template, which all pages draw."""
+        return f"{self.out}/quality/template/outline.nii.gz"
 
     def shown(self, run_id: str) -> list[tuple[float, float, str]]:
         """Onset, duration (seconds) and stimulus of every presentation of a run."""

@@ -42,8 +42,9 @@ def write_run_page(
     series_file, quality_file : path
         What extraction wrote.
     files : mapping of str to path
-        What there is of `bold`, `boldref`, `mask`, `confounds`, `t1w` and `t1w_mask` in template space; empty for
-        regional series. 4-D images are not read, but for the first volume of `bold` where there is no `boldref`.
+        What there is of `bold`, `boldref`, `mask`, `confounds`, `t1w` and `t1w_mask` in template space, and of
+        `template` (see `template_outline`); empty for regional series. The series is not read, but for the first volume
+        of `bold` where there is no `boldref`.
     destination : path
         The HTML file; written atomically.
     config : Fmri
@@ -83,7 +84,6 @@ def _images(files: Mapping[str, str], config: Fmri) -> RunImages | None:
     return load_images(
         found,
         space=config.space,
-        template=config.preprocess.template,
         atlas=config.atlas,
         levels=config.levels,
     )

@@ -25,7 +25,7 @@ from neuroalign.report.style import (
 
 _WIDTH = 9.2
 _LEVEL_COLOURS = (SKY, ORANGE, "#CC79A7", "#009E73", "#F0E442", BLUE)
-_MOST_REGIONS_NAMED = 60
+_MOST_REGIONS_NAMED = 40
 
 
 def normalisation(images: RunImages, layout: Layout) -> Picture | None:
@@ -102,10 +102,10 @@ def coverage(images: RunImages) -> Picture:
         where = np.arange(len(order))
         colours = [level_colour(images.level_names.index(r.level)) for r in order]
         ax.bar(where, [r.inside for r in order], width=0.9, color=colours)
-        lost = [r.whole - r.inside for r in order]
-        ax.bar(
-            where, lost, bottom=[r.inside for r in order], width=0.9, color="white", edgecolor=MUTED, lw=0.6
-        )
+        part = [k for k, r in enumerate(order) if r.inside < r.whole]
+        bottom = [order[k].inside for k in part]
+        lost = [order[k].whole - order[k].inside for k in part]
+        ax.bar(part, lost, bottom=bottom, width=0.9, color="white", edgecolor=MUTED, lw=0.6)
         ax.set_xlim(-0.7, len(order) - 0.3)
         if named:
             ax.set_xticks(where, [r.label for r in order], rotation=90, fontsize=6)

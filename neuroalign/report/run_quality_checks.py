@@ -23,8 +23,8 @@ _SOURCES = [
     [
         "mean FD",
         f"good up to {MEAN_FD_MM[0]:g} mm, bad beyond {MEAN_FD_MM[1]:g} mm or where one step exceeds {LARGEST_FD_MM:g} mm",
-        "Power et al. 2012 and 2014 (NeuroImage 59 and 84) censor at 0.5 and 0.2 mm; 5 mm: Parkes et al. 2018 "
-        "(NeuroImage 171)",
+        "Power et al. 2012 and 2014 (NeuroImage 59 and 84) censor volumes at 0.5 and 0.2 mm, which is applied to the mean "
+        "here; 5 mm: Parkes et al. 2018 (NeuroImage 171)",
     ],
     [
         "censored volumes",
@@ -34,8 +34,8 @@ _SOURCES = [
     [
         "median temporal SNR",
         f"good from {TSNR[0]:g}, bad below {TSNR[1]:g}",
-        "Murphy et al. 2007 (NeuroImage 34): about 40 is needed for effects of a per cent in usual scan times. It falls "
-        "with the size of the voxels: the limits are for about 3 mm",
+        "Murphy et al. 2007 (NeuroImage 34): about 40 is the least for detecting effects reliably in usual scan times. It "
+        "falls with the size of the voxels: the limits are for about 3 mm",
     ],
     [
         "overlap with the template",

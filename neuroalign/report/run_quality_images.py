@@ -5,7 +5,6 @@ Only 3-D images are read (mean BOLD, masks, T1w, template, atlas), all in the te
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,7 @@ from neuroalign.config.fmri import Atlas as AtlasConfig
 from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels, load_atlas
 from neuroalign.fmri.images import read_image, to_grid
-from neuroalign.fmri.preprocess.anatomy import load_template
 from neuroalign.fmri.preprocess.mask import tissue_classes
-
-logger = logging.getLogger(__name__)
 
 GRID_MM = 2.0
 _MARGIN_MM = 8.0
@@ -89,7 +85,6 @@ def load_images(
     files: Mapping[str, str],
     *,
     space: str,
-    template: str | None,
     atlas: AtlasConfig,
     levels: Mapping[str, str],
 ) -> RunImages:
@@ -99,11 +94,9 @@ def load_images(
     ----------
     files : mapping of str to path
         `mask`, and `boldref` or `bold` (of which the first volume is read then); where there are any, `t1w` and
-        `t1w_mask` in template space.
+        `t1w_mask` in template space, and `template`, written by `template_outline`.
     space : str
         Name of the template space.
-    template : path, optional
-        Brain-extracted T1w template of it; None takes nilearn's where that fits.
     atlas, levels
         Sections `fmri.atlas` and `fmri.levels`.
 
@@ -130,7 +123,7 @@ def load_images(
     if not images.brain.any():
         raise UserError(f"The brain mask {files.get('mask')} is empty; make it again.")
     _add_t1w(images, files, moved)
-    _add_template(images, space, template, moved)
+    _add_template(images, files, space, moved)
     _add_atlas(images, atlas, space, levels, mask, bold_affine, moved)
     return images
 
@@ -185,14 +178,15 @@ def _add_t1w(images: RunImages, files: Mapping[str, str], moved) -> None:
         mask, mask_image = read_image(files["t1w_mask"], ndim=3)
         brain = moved(mask > 0, mask_image.affine) > 0.5
     images.t1w_brain = smooth(brain)
-    images.t1w_white = _white(images.t1w, brain)
+    images.t1w_white = smooth(white_matter(images.t1w, brain))
 
 
-def _white(data: np.ndarray, brain: np.ndarray) -> np.ndarray:
+def white_matter(data: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """White matter of a T1w image by its intensity inside the brain, bool; empty where the image tells nothing."""
     brain = brain & (data > 0)
     if np.unique(data[brain]).size < 10:
-        return np.zeros(data.shape, np.float32)
-    return smooth(tissue_classes(data, brain) == _WHITE_MATTER)
+        return np.zeros(data.shape, bool)
+    return tissue_classes(data, brain) == _WHITE_MATTER
 
 
 def smooth(mask: np.ndarray, sigma: float = 0.6) -> np.ndarray:
@@ -200,21 +194,18 @@ def smooth(mask: np.ndarray, sigma: float = 0.6) -> np.ndarray:
     return gaussian_filter(mask.astype(np.float32), sigma)
 
 
-def _add_template(images: RunImages, space: str, template: str | None, moved) -> None:
-    try:
-        found = load_template(space, template, GRID_MM)
-    except UserError as error:
-        logger.info("%s", error)
+def _add_template(images: RunImages, files: Mapping[str, str], space: str, moved) -> None:
+    both, image = read_image(files["template"], ndim=4) if files.get("template") else (None, None)
+    if both is None or not both.any():
         images.absent.append(
             f"There is no built-in template of '{space}' to draw the outline of: set fmri.preprocess.template."
         )
         return
-    brain = moved(found.mask, found.affine) > 0.5
-    images.template_brain = smooth(brain)
-    images.template_white = _white(moved(found.data, found.affine), brain)
+    brain, white = (moved(both[..., k], image.affine) for k in range(2))
+    images.template_brain, images.template_white = smooth(brain > 0.5), smooth(white > 0.5)
     # Over the whole template: what lies outside the run's own field of view counts as missing.
-    whole = found.mask.sum() * abs(np.linalg.det(found.affine[:3, :3])) / GRID_MM**3
-    images.dice = float(2 * (brain & images.brain).sum() / (images.brain.sum() + whole))
+    whole = both[..., 0].sum() * abs(np.linalg.det(image.affine[:3, :3])) / GRID_MM**3
+    images.dice = float(2 * ((brain > 0.5) & images.brain).sum() / (images.brain.sum() + whole))
 
 
 def _add_atlas(

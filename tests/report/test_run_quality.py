@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from neuroalign.report import run_quality_checks as checks
 from neuroalign.report.run_quality import write_run_page
 from neuroalign.report.run_quality_images import Layout, Region, load_images, t1w_beside
 from neuroalign.report.run_quality_time import _stretches
+from neuroalign.report.template_outline import write_template_outline
 
 SPACE = "MNI152NLin2009aSym"
 LEVELS = {"early": "^early", "high": "^high"}
@@ -46,6 +46,8 @@ class Files:
         self.atlas[world_x < -10] = 1
         self.atlas[world_x > 10] = 2
         self.save("atlas.nii.gz", self.atlas)
+        write_template_outline(SPACE, None, folder / "outline.nii.gz")
+        write_template_outline("MNIColin27", None, folder / "none.nii.gz")
         (folder / "atlas.tsv").write_text("index\tlabel\n1\tearly_left\n2\thigh_right\n")
 
     def save(self, name: str, data: np.ndarray, affine: np.ndarray | None = None) -> str:
@@ -70,6 +72,7 @@ class Files:
             "mask": self.save(self.func("desc-brain_mask"), self.mask[turn].astype(np.uint8), affine),
             "bold": str(self.folder / self.func("desc-preproc_bold")),
             "confounds": str(self.folder / f"sub-01/func/{RUN}_desc-confounds_timeseries.tsv"),
+            "template": str(self.folder / "outline.nii.gz"),
         }
         if t1w:
             files["t1w"] = self.save(f"sub-01/anat/sub-01_space-{SPACE}_desc-preproc_T1w.nii.gz", self.t1w)
@@ -81,7 +84,7 @@ class Files:
         return files
 
     def load(self, files: dict[str, str], **changes):
-        options = {"space": SPACE, "template": None, "levels": LEVELS, **changes}
+        options = {"space": SPACE, "levels": LEVELS, **changes}
         return load_images(files, atlas=Atlas(image=str(self.folder / "atlas.nii.gz")), **options)
 
     def config(self, **changes) -> Fmri:
@@ -123,17 +126,6 @@ def write_series_and_quality(folder: Path, *, images: bool = True, censored: tup
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Files:
     return Files(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(autouse=True)
-def one_template(monkeypatch):
-    """The template is read once for all tests of this file."""
-    monkeypatch.setattr("neuroalign.report.run_quality_images.load_template", _template)
-
-
-@functools.cache
-def _template(space, image, resolution_mm):
-    return load_template(space, image, resolution_mm)
 
 
 # --- images -------------------------------------------------------------------------------------------------------
@@ -192,7 +184,7 @@ def test_overlap_and_voxels_are_those_of_a_naive_count(made):
 
 def test_without_a_template_or_t1w_the_page_says_so(made):
     files = made.write(t1w=False)
-    images = made.load(files, space="MNIColin27")
+    images = made.load(files | {"template": str(made.folder / "none.nii.gz")}, space="MNIColin27")
     assert np.isnan(images.dice)
     assert images.t1w is None
     assert any("no built-in template of 'MNIColin27'" in text for text in images.absent)
@@ -211,8 +203,10 @@ def test_of_a_run_without_reference_only_the_first_volume_is_read(made, tmp_path
     assert np.corrcoef(images.bold[images.brain], made.load(files).bold[images.brain])[0, 1] > 0.99
 
 
-def test_a_missing_image_is_a_sentence(made):
+def test_a_missing_image_is_a_sentence(made, tmp_path):
     files = made.write()
+    with pytest.raises(UserError, match=r"gone\.nii\.gz does not exist"):
+        write_template_outline(SPACE, tmp_path / "gone.nii.gz", tmp_path / "outline.nii.gz")
     with pytest.raises(UserError, match="does not exist"):
         made.load(files | {"mask": str(made.folder / "gone.nii.gz")})
 

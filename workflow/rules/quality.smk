@@ -1,13 +1,32 @@
 # A page for every run, for people to look at before they believe its numbers.
 
 
+rule template_outline:
+    input:
+        template=PLAN.template_files,
+        code=source_files("neuroalign.report.template_outline"),
+    output:
+        PLAN.template_outline,
+    log:
+        f"{OUT}/logs/template_outline/template_outline.log",
+    conda:
+        "../../envs/quality.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        space=CONFIG["fmri"]["space"],
+        template=CONFIG["fmri"]["preprocess"]["template"],
+    script:
+        "../scripts/template_outline.py"
+
+
 rule run_quality:
     input:
         series=rules.extract.output.series,
         qc=rules.extract.output.qc,
         images=lambda wildcards: PLAN.page_inputs(wildcards.run_id),
         atlas=PLAN.atlas_files,
-        template=PLAN.template_files,
         code=source_files("neuroalign.report.run_quality"),
     output:
         f"{OUT}/quality/{{run_id}}.html",
@@ -21,6 +40,6 @@ rule run_quality:
     params:
         files=lambda wildcards: PLAN.page_files(wildcards.run_id),
         shown=lambda wildcards: PLAN.shown(wildcards.run_id),
-        fmri=PLAN.page_section,
+        fmri=PLAN.section("fmri", but=("preprocess",)),
     script:
         "../scripts/run_quality.py"
