@@ -22,7 +22,6 @@ os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
-from scipy.spatial.transform import Rotation
 
 from neuroalign.config.dataset import Simulate
 from neuroalign.fmri.images import grid_points
@@ -104,7 +103,7 @@ def spoil(rng: np.random.Generator, volume: np.ndarray) -> None:
     slices = len(volume)
     lost = rng.choice(slices, slices // 5, replace=False)
     volume[lost] *= rng.uniform(0.2, 0.6, len(lost))[:, None, None]
-    z, y, x = np.indices(volume.shape)
+    _, y, x = np.indices(volume.shape)
     hit = rng.choice(slices, slices // 4, replace=False)
     stripes = 200 * np.cos(0.9 * x + 0.7 * y)
     volume[hit] = np.abs(volume[hit] + stripes[hit])

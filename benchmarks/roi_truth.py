@@ -4,8 +4,9 @@ Run by hand::
 
     python benchmarks/roi_truth.py
 
-One simulated person and run for each size of motion (relative to the simulator's cooperative adult, mean framewise displacement
-about 0.12 mm). The anatomy is preprocessed once. The run is preprocessed twice: as always, and with every volume taken to lie where
+One simulated person and run with all noise but a still head is moved afterwards, volume by volume, by known motion of several sizes
+(relative to the simulator's cooperative adult, mean framewise displacement about 0.12 mm), so that signal and noise move with
+the head. The anatomy is preprocessed once. The run is preprocessed twice: as always, and with every volume taken to lie where
 the reference lies. Parcels of the true atlas are averaged; they and the truth are high-pass filtered at 0.01 Hz, as any
 analysis would; with `+ 6` the six estimated motion parameters are regressed out as well.
 """
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import tempfile
 from pathlib import Path
 from unittest import mock
 
 import nibabel as nib
 import numpy as np
+from scipy.ndimage import affine_transform
 
 from neuroalign.bids.metadata import sidecar
 from neuroalign.config.dataset import Simulate
@@ -31,6 +34,7 @@ from neuroalign.fmri.series import read_series
 from neuroalign.io import read_tsv
 from neuroalign.simulate import bold as simulated
 from neuroalign.simulate import make_dataset
+from neuroalign.simulate.motion import rigid
 
 SPACE = "MNI152NLin2009aSym"
 
@@ -42,6 +46,17 @@ def still(*arguments, **options):
 
 
 native_realign = native.realign
+
+
+def move(bold: Path, motion: np.ndarray, centre: np.ndarray) -> None:
+    """Move every volume of a run by rigid displacements of the head, in place."""
+    image = nib.load(bold)
+    data, inverse = image.get_fdata(dtype=np.float32), np.linalg.inv(image.affine)
+    for volume, parameters in enumerate(motion):
+        pull = inverse @ np.linalg.inv(rigid(parameters, centre)) @ image.affine
+        data[..., volume] = affine_transform(data[..., volume], pull[:3, :3], pull[:3, 3], mode="nearest")
+    moved = nib.Nifti1Image(np.rint(np.maximum(data, 0)).astype(np.int16), image.affine, image.header)
+    nib.save(moved, bold)
 
 
 def parcels(bold: Path, atlas: Path) -> np.ndarray:
@@ -69,23 +84,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--motion", nargs="*", type=float, default=[1.0, 4.0])
+    parser.add_argument("--motion", nargs="*", type=float, default=[1.0, 5.0, 15.0])
     parser.add_argument("--film-s", type=float, default=60.0)
     options = parser.parse_args()
     settings = Simulate(subjects=1, sessions=1, films=2, film_s=options.film_s, films_per_run=2, repeats=1)
     acquired = simulated.head_motion
     print(f"{'motion':8}{'FD mm':>7}  {'preprocessing':26}{'r with truth':>13}{'worst parcel':>13}")
     with tempfile.TemporaryDirectory(prefix="neuroalign-") as folder:
-        anatomy = None
+        root = Path(folder) / "bids"
+        with mock.patch.object(simulated, "head_motion", lambda s, r: 0 * acquired(s, r)):
+            plan = make_dataset(settings, root)
+        run = plan.run_plans[0]
+        still_bold = root / f"{run.func}_bold.nii.gz"
+        t1w = next(root.glob("sub-*/anat/*_T1w.nii.gz"))
+        anatomy = native.preprocess_anatomy(t1w, Path(folder) / "derivatives", space=SPACE)
         for size in options.motion:
-            root = Path(folder) / f"{size:g}" / "bids"
-            with mock.patch.object(simulated, "head_motion", lambda s, r, k=size: k * acquired(s, r)):
-                plan = make_dataset(settings, root)
-            run = plan.run_plans[0]
-            bold = root / f"{run.func}_bold.nii.gz"
-            if anatomy is None:
-                t1w = next(root.glob("sub-*/anat/*_T1w.nii.gz"))
-                anatomy = native.preprocess_anatomy(t1w, Path(folder) / "derivatives", space=SPACE)
+            bold = Path(folder) / f"{size:g}" / "raw" / f"{run.func}_bold.nii.gz"
+            bold.parent.mkdir(parents=True)
+            shutil.copy(still_bold, bold)
+            move(bold, size * acquired(settings, run), simulated.geometry(settings).centre)
             series = read_series(plan.truth_dir / "signals" / f"{run.run_id}.h5")
             truth = np.concatenate(list(series.levels.values()), axis=1)
             units = [name for names in series.unit_labels.values() for name in names]
@@ -96,7 +113,7 @@ def main() -> None:
                 with mock.patch.object(native, "realign", ours):
                     paths = native.preprocess_run(
                         bold, anatomy, Path(folder) / f"{size:g}" / name.replace(" ", "-"), run.run_id,
-                        metadata=sidecar(bold, root), config=Preprocess(), space=SPACE, threads=2,
+                        metadata=sidecar(still_bold, root), config=Preprocess(), space=SPACE, threads=2,
                     )  # fmt: skip
                 table = read_tsv(paths["confounds"])
                 found = parcels(paths["bold"], atlas)[:, columns]

@@ -15,8 +15,8 @@ from scipy.ndimage import (
 
 from neuroalign.errors import UserError
 from neuroalign.fmri.images import grid_points, voxel_sizes
-from neuroalign.fmri.preprocess.rigid import RigidFit, rigid_matrix
 from neuroalign.fmri.preprocess.resample import sample
+from neuroalign.fmri.preprocess.rigid import RigidFit, rigid_matrix
 
 _SCALP_MM = 12.0  # from the top of the brain to the top of the head, an adult's average
 

@@ -107,7 +107,7 @@ def preprocess_run(
     start_s = None
     if timing is not None:
         start_s = reference_time(timing[0])
-        correct_slice_timing(data, timing[0], tr, timing[1], start_s)
+        correct_slice_timing(data, timing[0], tr, timing[1], start_s, out=data)
 
     size = config.resolution_mm or float(np.round(np.prod(voxel_sizes(affine)) ** (1 / 3), 2))
     shape, grid = output_grid(to_t1w.field.shape, to_t1w.affine, size)
