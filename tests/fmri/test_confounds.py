@@ -15,6 +15,7 @@ from neuroalign.fmri.preprocess.confounds import (
     dvars,
     framewise_displacement,
     non_steady_state,
+    principal_components,
 )
 from neuroalign.io import write_json, write_tsv
 
@@ -36,12 +37,57 @@ def test_dvars_of_white_noise_is_one_when_standardised():
     assert np.nanmean(standard) == pytest.approx(1, rel=0.02)
 
 
+def test_dvars_as_nipype_defines_it_voxel_by_voxel():
+    rng = np.random.default_rng(1)
+    series = (900 + rng.normal(scale=[[5]] * 40 + [[20]] * 40, size=(80, 60))).astype(np.float32)
+    series[0] = 900.0  # never changes: left out
+    scaled = series[1:].astype(float) / np.median(series) * 1000
+    expected = []
+    for voxel in scaled:
+        spread = (np.percentile(voxel, 75) - np.percentile(voxel, 25)) / 1.349
+        centred = voxel - voxel.mean()
+        lag_one = (centred[1:] * centred[:-1]).sum() / (centred**2).sum()
+        expected.append(np.sqrt(2 * (1 - lag_one)) * spread)
+    change = np.sqrt((np.diff(scaled, axis=1) ** 2).mean(axis=0))
+    plain, standard = dvars(series)
+    np.testing.assert_allclose(plain[1:], change, rtol=1e-5)
+    np.testing.assert_allclose(standard[1:], change / np.mean(expected), rtol=1e-5)
+
+
+def test_components_are_those_of_a_plain_decomposition():
+    rng = np.random.default_rng(2)
+    waves = rng.normal(size=(3, 90))
+    series = 500 + rng.normal(size=(200, 3)) @ waves * [4] + rng.normal(size=(200, 90))
+    drift = cosines(90, 2.0)
+    found, share = principal_components(series, drift, 2)
+    kept = np.column_stack([np.ones(88), drift[2:]])
+    left = series[:, 2:].T - kept @ np.linalg.lstsq(kept, series[:, 2:].T, rcond=None)[0]
+    left = left / left.std(axis=0)
+    u, s, _ = np.linalg.svd(left, full_matrices=False)
+    assert np.abs(np.abs((found[2:, :3] * u[:, :3]).sum(axis=0)) - 1).max() < 1e-6
+    np.testing.assert_allclose(share[:3], s[:3] ** 2 / (s**2).sum(), rtol=1e-6)
+    assert (found[:2] == 0).all()
+
+
 def test_bright_first_volumes_are_not_at_steady_state():
     signal = 1000 + np.random.default_rng(0).normal(size=60)
     assert non_steady_state(signal) == 0
     signal[:3] += [300, 120, 40]
     assert non_steady_state(signal) == 3
     assert non_steady_state(np.ones(20)) == 0
+    noise_free = np.full(60, 1000.0)
+    noise_free[:2] += [280, 60]
+    assert non_steady_state(noise_free) == 2
+
+
+def test_a_quiet_or_drifting_run_has_no_dummies():
+    # Three parts in a thousand above a very quiet run; a slow fall; a first volume that lost its signal.
+    quiet = 1000 + np.random.default_rng(0).normal(scale=0.2, size=200)
+    quiet[0] += 3
+    assert non_steady_state(quiet) == 0
+    assert non_steady_state(np.linspace(1050, 950, 200)) == 0
+    quiet[0] = 400
+    assert non_steady_state(quiet) == 0
 
 
 def test_cosines_are_orthonormal():

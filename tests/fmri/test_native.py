@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -45,6 +48,34 @@ def test_names():
     assert source_uri("/data/sub-01/anat/sub-01_T1w.nii") == "bids:raw:sub-01/anat/sub-01_T1w.nii"
     with pytest.raises(UserError, match="sub-<label>"):
         anatomy_paths("T1w.nii", "d", space="S")
+
+
+def check_derivatives(folder, raw):
+    """The official validator finds no error, and every source that a sidecar names is there."""
+    roots = {"": folder, "raw": raw}
+    described = 0
+    for sidecar in folder.rglob("*.json"):
+        content = json.loads(sidecar.read_text())
+        named = [*content.get("Sources", []), *content.get("RawSources", [])]
+        for uri in [*named, *([content["SpatialReference"]] if "SpatialReference" in content else [])]:
+            _, dataset, relative = uri.split(":", 2)
+            assert (roots[dataset] / relative).exists(), f"{sidecar.name}: {uri}"
+            described += 1
+    assert described > 20
+    links = json.loads((folder / "dataset_description.json").read_text())["DatasetLinks"]
+    assert (folder / links["raw"]).resolve() == raw.resolve()
+    for image in folder.rglob("*.nii.gz"):
+        assert Path(str(image).replace(".nii.gz", ".json")).exists(), image.name
+    validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent)) or shutil.which(
+        "bids-validator-deno"
+    )
+    if validator is None:
+        pytest.skip("bids-validator-deno is not installed")
+    done = subprocess.run([validator, "--json", str(folder)], capture_output=True, check=False, text=True)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert not [issue for issue in issues if issue["severity"] == "error"]
+    assert {issue["code"] for issue in issues} <= {"TOO_FEW_AUTHORS"}
+    assert done.returncode == 0
 
 
 @pytest.mark.slow
@@ -104,3 +135,4 @@ def test_from_raw_to_template(tmp_path):
             bold, anatomy, tmp_path / "new", "sub-1_task-a", metadata={}, config=Preprocess(), space=SPACE
         )
     assert not (tmp_path / "new").exists()
+    check_derivatives(tmp_path / "der", tmp_path / "raw")

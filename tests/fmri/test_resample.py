@@ -21,13 +21,38 @@ def test_composition_equals_one_affine_of_scipy(moved, grid):
     coreg = rigid_matrix(np.array([4, -3, 2, 0, 0.1, 0]), np.zeros(3))
     out_shape, out = output_grid((60, 70, 60), np.diag([3.0, 3, 3, 1]) + np.eye(4, k=3) * -90, 5.0)
     points = grid_points(out_shape, out) @ coreg[:3, :3].T + coreg[:3, 3]
-    found = resample_volumes(data, affine, motion, points)
+    found = resample_volumes(data, affine, motion, points, order=1)
     for volume in range(2):
         pull = np.linalg.inv(affine) @ motion[volume] @ coreg @ out
         wanted = affine_transform(
-            data[..., volume], pull[:3, :3], pull[:3, 3], output_shape=out_shape, order=1
+            data[..., volume], pull[:3, :3], pull[:3, 3], output_shape=out_shape, order=1, mode="nearest"
         )
         np.testing.assert_allclose(found[:, volume], wanted.ravel(), atol=0.5)
+
+
+def test_a_spline_keeps_what_linear_interpolation_blurs_and_threads_change_nothing(grid):
+    shape, affine = grid
+    wave = np.cos(np.indices(shape)[0] * 2 * np.pi / 5)
+    data = np.repeat(wave[..., None], 3, axis=3).astype(np.float32)
+    motion = np.array([rigid_matrix(np.array([x, 0, 0, 0, 0, 0]), np.zeros(3)) for x in (0.0, 1.0, 2.0)])
+    inner = np.argwhere(np.ones(shape))[::7]
+    inner = inner[((inner > 9) & (inner < np.array(shape) - 10)).all(axis=1)]
+    points = inner @ affine[:3, :3].T + affine[:3, 3]
+    wanted = np.cos((inner[:, :1] + np.array([0, 0.25, 0.5])) * 2 * np.pi / 5)
+    spline, linear = (resample_volumes(data, affine, motion, points, order=o) for o in (3, 1))
+    assert np.abs(spline - wanted).max() < 0.02
+    assert np.abs(linear - wanted).max() > 0.15
+    np.testing.assert_array_equal(spline, resample_volumes(data, affine, motion, points, threads=2))
+
+
+def test_a_point_that_leaves_the_field_of_view_takes_the_edge(grid):
+    shape, affine = grid
+    data = np.indices(shape, np.float32)[2][..., None] + 100
+    corner = affine[:3, :3] @ np.array([20, 20, shape[2] - 1]) + affine[:3, 3]
+    beyond = rigid_matrix(np.array([0, 0, 5.0, 0, 0, 0]), np.zeros(3))
+    for order in (1, 3):
+        found = resample_volumes(data, affine, beyond[None], corner[None], order=order)
+        assert abs(found[0, 0] - (100 + shape[2] - 1)) < 0.05
 
 
 def test_output_grid_keeps_the_outer_edge():

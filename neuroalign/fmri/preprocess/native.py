@@ -107,7 +107,7 @@ def preprocess_run(
     start_s = None
     if timing is not None:
         start_s = reference_time(timing[0])
-        correct_slice_timing(data, timing[0], tr, timing[1], start_s)
+        correct_slice_timing(data, timing[0], tr, timing[1], start_s, out=data)
 
     size = config.resolution_mm or float(np.round(np.prod(voxel_sizes(affine)) ** (1 / 3), 2))
     shape, grid = output_grid(to_t1w.field.shape, to_t1w.affine, size)
@@ -238,10 +238,14 @@ def coregister(
 def _scanner_start(brain: np.ndarray, grid: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Scanner coordinates as they are, unless they put the two brains apart; then centre on centre."""
     there = np.argwhere(brain) @ grid[:3, :3].T + grid[:3, 3]
-    overlap = sample(mask.astype(np.float32), affine, there, order=0).mean()
+    here = np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]
+    # A slab covers little of the brain, yet lies inside it: either share will do.
+    overlap = max(
+        sample(mask.astype(np.float32), affine, there, order=0).mean(),
+        sample(brain.astype(np.float32), grid, here, order=0).mean(),
+    )
     start = np.eye(4)
     if overlap < 0.5:
-        here = np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]
         start[:3, 3] = here.mean(axis=0) - there.mean(axis=0)
         logger.warning(
             "BOLD and T1w do not overlap in scanner coordinates; alignment starts from their centres."

@@ -81,7 +81,7 @@ def realign(
     First pass: ten volumes spread over the run are fitted to the one among them that is most like the others, so
     that a spoiled volume is never the reference, and the mean of those that fit is taken. Second pass: every
     volume is fitted to that mean, from where its nearest sound volume of the first pass is. Volumes that then fit
-    poorly (a jump between, a spike) are tried again from a coarse fit and from both neighbours. A volume that
+    poorly (a jump between, a spike) are tried again from a coarse fit and from the nearest sound volume. A volume that
     shows no head takes the position of its nearest sound neighbour.
     """
     volumes = data.shape[-1]
@@ -98,7 +98,9 @@ def realign(
         found = list(pool.map(from_afar, sample))
         sound = _sound(np.array([e.residual for e in found]), sample != middle)
         sample, found = sample[sound], [e for e, kept in zip(found, sound, strict=True) if kept]
-        moved = pool.map(lambda i: _resampled(data[..., sample[i]], affine, found[i].matrix), range(len(sample)))
+        moved = pool.map(
+            lambda i: _resampled(data[..., sample[i]], affine, found[i].matrix), range(len(sample))
+        )
         reference = np.zeros(data.shape[:3], np.float32)
         for volume in moved:
             reference += volume / len(sample)
@@ -144,9 +146,7 @@ def _most_alike(data: np.ndarray, mask: np.ndarray, sample: np.ndarray) -> int:
 def _coarse(image: np.ndarray, affine: np.ndarray, mask: np.ndarray, centre: np.ndarray) -> RigidFit:
     """A fit for displacements of centimetres, on about 7 mm voxels."""
     step = max(1, int(_COARSE_MM / 2 / voxel_sizes(affine).max()))
-    return RigidFit(
-        image, affine, mask, centre=centre, smoothing_mm=_COARSE_MM, step=step, precise=False
-    )
+    return RigidFit(image, affine, mask, centre=centre, smoothing_mm=_COARSE_MM, step=step, precise=False)
 
 
 def _poor(residual: np.ndarray) -> np.ndarray:
@@ -168,12 +168,13 @@ def _again(
     estimates: list[Estimate],
     poor: np.ndarray,
 ) -> Estimate:
-    """The best of several fits of a volume: as it was, from a coarse fit, and from its sound neighbours."""
+    """The best of several fits of a volume: as it was, from a coarse fit, and from its nearest sound neighbour."""
     tried = [estimates[index]]
     tried.append(fit.estimate(volume, coarse.estimate(volume, tried[0].matrix).matrix))
     good = np.flatnonzero(~poor)
-    for side in (good[good < index][-1:], good[good > index][:1]):
-        tried += [fit.estimate(volume, estimates[neighbour].matrix) for neighbour in side]
+    if good.size:
+        neighbour = good[np.abs(good - index).argmin()]
+        tried.append(fit.estimate(volume, estimates[neighbour].matrix))
     return min(tried, key=lambda e: e.residual)
 
 

@@ -74,14 +74,19 @@ def reference_time(times: np.ndarray) -> float:
 
 
 def correct_slice_timing(
-    data: np.ndarray, times: np.ndarray, tr: float, axis: int, reference: float
+    data: np.ndarray,
+    times: np.ndarray,
+    tr: float,
+    axis: int,
+    reference: float,
+    *,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Move every slice in time to `reference` by cubic spline interpolation, in place.
+    """Move every slice in time to `reference` by cubic spline interpolation.
 
     Parameters
     ----------
-    data : float32 array of shape (x, y, z, volumes)
-        Changed in place: a second copy of a run would not fit where the first one does.
+    data : array of shape (x, y, z, volumes)
     times : array of shape (slices,)
         Acquisition time of each slice within the repetition, seconds.
     tr : float
@@ -90,11 +95,12 @@ def correct_slice_timing(
         Axis of slices (0, 1 or 2).
     reference : float
         Time within the repetition at which the series are wanted, seconds.
+    out : float32 array like `data`, optional
+        Where to write; `data` itself saves a second copy of the run.
 
     Returns
     -------
-    array
-        `data` itself.
+    array like `data`, float32
 
     Notes
     -----
@@ -104,15 +110,17 @@ def correct_slice_timing(
     the end value is held.
     """
     volumes = data.shape[-1]
+    moved = np.empty(data.shape, np.float32) if out is None else out
     if volumes < 4:
-        return data
-    slices_first = np.moveaxis(data, axis, 0)
+        moved[...] = data
+        return moved
+    slices_first, moved_first = np.moveaxis(data, axis, 0), np.moveaxis(moved, axis, 0)
     for time in np.unique(times):
         weights = _spline_matrix(volumes, (reference - time) / tr)
         for index in np.flatnonzero(times == time):
             series = slices_first[index].reshape(-1, volumes)
-            slices_first[index] = (weights @ series.T).T.reshape(slices_first[index].shape)
-    return data
+            moved_first[index] = (weights @ series.T).T.reshape(moved_first[index].shape)
+    return moved
 
 
 def _spline_matrix(volumes: int, shift: float) -> sparse.csr_array:
