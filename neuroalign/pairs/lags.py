@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from neuroalign.errors import UserError
-from neuroalign.pairs.linear import decompose, fit_scale, flat, scaled
+from neuroalign.pairs.linear import fit_scale, flat, hat_matrices, scaled
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.pairs.windows import on_steps
 
@@ -61,22 +61,25 @@ def lag_curve(pairs: PairedDataset, lags_s: Sequence[float]) -> pd.DataFrame:
     video = scaled(video, fit_scale(video[np.unique(np.concatenate(seen))]))
     judged = [s for s, (_, check) in windows_of.items() if len(np.unique(check[1])) > 1]
     own = [s for s in judged if s in trained]
-    fits = {s: decompose(flat(video[windows_of[s][0][1]])) for s in own}
-    if pairs.same_units and len(own) < len(judged):
-        others = decompose(flat(video[np.concatenate(seen)]))
-        fits |= dict.fromkeys((s for s in judged if s not in trained), others)
+    # Only the brain changes with the lag: what ridge does to it is computed once.
+    hats = {
+        s: hat_matrices(flat(video[windows_of[s][0][1]]), flat(video[windows_of[s][1][1]]), _ALPHAS)
+        for s in own
+    }
+    unseen = [s for s in judged if s not in trained] if pairs.same_units else []
+    for subject in unseen:
+        films = flat(video[windows_of[subject][1][1]])
+        hats[subject] = hat_matrices(flat(video[np.concatenate(seen)]), films, _ALPHAS)
     edges = {s: np.cumsum([d.shape[2] for d in w.levels.values()])[:-1] for s, w in pairs.brain.items()}
     levels = list(next(iter(pairs.brain.values())).levels)
     rows = []
-    for lag in lags_s if fits else ():
-        brain = {s: _z(on_steps(windows_of[s][0][0], steps, lag)) for s in trained}
-        pooled = np.concatenate(list(brain.values())) if len(fits) > len(own) else None
-        for subject, fit in fits.items():
-            windows, contents = windows_of[subject][1]
-            at = fit(flat(pooled if subject not in trained else brain[subject]))
-            measured, films = flat(on_steps(windows, steps, lag)), flat(video[contents])
-            for alpha in _ALPHAS:
-                r = _correlation(at(alpha)(films), measured)
+    for lag in lags_s if hats else ():
+        brain = {s: flat(_z(on_steps(windows_of[s][0][0], steps, lag))) for s in trained}
+        pooled = np.concatenate(list(brain.values())) if unseen else None
+        for subject, by_alpha in hats.items():
+            measured = flat(on_steps(windows_of[subject][1][0], steps, lag))
+            for alpha, hat in zip(_ALPHAS, by_alpha, strict=True):
+                r = _correlation(hat @ (pooled if subject in unseen else brain[subject]), measured)
                 for level, values in zip([ALL, *levels], [r, *np.split(r, edges[subject])], strict=True):
                     rows.append((level, float(lag), alpha, values.mean()))
     curves = pd.DataFrame(rows, columns=["level", "lag_s", "alpha", "r"])
