@@ -121,24 +121,24 @@ def best_lag(curves: pd.DataFrame, level: str = ALL) -> float | None:
     return float(lags[np.abs(lags - highest).argmin()])
 
 
-def clear_levels(curves: pd.DataFrame, windows: int) -> set[str]:
+def clear_levels(curves: pd.DataFrame, samples: int) -> set[str]:
     """Levels whose curve says something about their lag.
 
     Parameters
     ----------
     curves : DataFrame
         Of `lag_curve`.
-    windows : int
-        Validation windows of all subjects.
+    samples : int
+        Clip steps of the validation windows of all subjects.
 
     Returns
     -------
     set of str
-        Those whose height is above two standard errors of one correlation over so many independent samples: as if all units
-        were one, and the steps of a clip too.
+        Those whose height is above two standard errors of one correlation over so many samples. Neighbouring steps are alike,
+        which makes the error larger, but it is the mean over many units, which makes it smaller.
     """
     height = curves.groupby("level")["r"].max()
-    return set(height[height > 2.0 / np.sqrt(windows)].index)
+    return set(height[height > 2.0 / np.sqrt(samples)].index)
 
 
 def sweep(pairs: PairedDataset, splits: Sequence[str], lags_s: Sequence[float]) -> pd.DataFrame:
@@ -179,7 +179,7 @@ def sweep(pairs: PairedDataset, splits: Sequence[str], lags_s: Sequence[float]) 
                 f"The lag cannot be swept: no subject of fold {fold} has training clips and two validation clips; "
                 "raise split.validation, or set hrf.shift_s to a number."
             )
-        clear = clear_levels(curves, int((part.clips["split"] == "validation").sum()))
+        clear = clear_levels(curves, int((part.clips["split"] == "validation").sum()) * pairs.steps)
         chosen = {k: best_lag(curves, k) if k in clear else common for k in curves["level"].unique()}
         log.info("fold %d: lags %s", fold, ", ".join(f"{k} {v:g} s" for k, v in chosen.items()))
         at = curves["level"].map(chosen)
