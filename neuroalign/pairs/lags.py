@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from neuroalign.errors import UserError
-from neuroalign.pairs.linear import decompose, fit_scale, flat, scaled
+from neuroalign.pairs.linear import fit_scale, flat, hat_matrices, scaled
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.pairs.windows import on_steps
 
@@ -61,22 +61,25 @@ def lag_curve(pairs: PairedDataset, lags_s: Sequence[float]) -> pd.DataFrame:
     video = scaled(video, fit_scale(video[np.unique(np.concatenate(seen))]))
     judged = [s for s, (_, check) in windows_of.items() if len(np.unique(check[1])) > 1]
     own = [s for s in judged if s in trained]
-    fits = {s: decompose(flat(video[windows_of[s][0][1]])) for s in own}
-    if pairs.same_units and len(own) < len(judged):
-        others = decompose(flat(video[np.concatenate(seen)]))
-        fits |= dict.fromkeys((s for s in judged if s not in trained), others)
+    # Only the brain changes with the lag: what ridge does to it is computed once.
+    hats = {
+        s: hat_matrices(flat(video[windows_of[s][0][1]]), flat(video[windows_of[s][1][1]]), _ALPHAS)
+        for s in own
+    }
+    unseen = [s for s in judged if s not in trained] if pairs.same_units else []
+    for subject in unseen:
+        films = flat(video[windows_of[subject][1][1]])
+        hats[subject] = hat_matrices(flat(video[np.concatenate(seen)]), films, _ALPHAS)
     edges = {s: np.cumsum([d.shape[2] for d in w.levels.values()])[:-1] for s, w in pairs.brain.items()}
     levels = list(next(iter(pairs.brain.values())).levels)
     rows = []
-    for lag in lags_s if fits else ():
-        brain = {s: _z(on_steps(windows_of[s][0][0], steps, lag)) for s in trained}
-        pooled = np.concatenate(list(brain.values())) if len(fits) > len(own) else None
-        for subject, fit in fits.items():
-            windows, contents = windows_of[subject][1]
-            at = fit(flat(pooled if subject not in trained else brain[subject]))
-            measured, films = flat(on_steps(windows, steps, lag)), flat(video[contents])
-            for alpha in _ALPHAS:
-                r = _correlation(at(alpha)(films), measured)
+    for lag in lags_s if hats else ():
+        brain = {s: flat(_z(on_steps(windows_of[s][0][0], steps, lag))) for s in trained}
+        pooled = np.concatenate(list(brain.values())) if unseen else None
+        for subject, by_alpha in hats.items():
+            measured = flat(on_steps(windows_of[subject][1][0], steps, lag))
+            for alpha, hat in zip(_ALPHAS, by_alpha, strict=True):
+                r = _correlation(hat @ (pooled if subject in unseen else brain[subject]), measured)
                 for level, values in zip([ALL, *levels], [r, *np.split(r, edges[subject])], strict=True):
                     rows.append((level, float(lag), alpha, values.mean()))
     curves = pd.DataFrame(rows, columns=["level", "lag_s", "alpha", "r"])
@@ -118,24 +121,24 @@ def best_lag(curves: pd.DataFrame, level: str = ALL) -> float | None:
     return float(lags[np.abs(lags - highest).argmin()])
 
 
-def clear_levels(curves: pd.DataFrame, windows: int) -> set[str]:
+def clear_levels(curves: pd.DataFrame, samples: int) -> set[str]:
     """Levels whose curve says something about their lag.
 
     Parameters
     ----------
     curves : DataFrame
         Of `lag_curve`.
-    windows : int
-        Validation windows of all subjects.
+    samples : int
+        Clip steps of the validation windows of all subjects.
 
     Returns
     -------
     set of str
-        Those whose height is above two standard errors of one correlation over so many independent samples: as if all units
-        were one, and the steps of a clip too.
+        Those whose height is above two standard errors of one correlation over so many samples. Neighbouring steps are alike,
+        which makes the error larger, but it is the mean over many units, which makes it smaller.
     """
     height = curves.groupby("level")["r"].max()
-    return set(height[height > 2.0 / np.sqrt(windows)].index)
+    return set(height[height > 2.0 / np.sqrt(samples)].index)
 
 
 def sweep(pairs: PairedDataset, splits: Sequence[str], lags_s: Sequence[float]) -> pd.DataFrame:
@@ -176,7 +179,7 @@ def sweep(pairs: PairedDataset, splits: Sequence[str], lags_s: Sequence[float]) 
                 f"The lag cannot be swept: no subject of fold {fold} has training clips and two validation clips; "
                 "raise split.validation, or set hrf.shift_s to a number."
             )
-        clear = clear_levels(curves, int((part.clips["split"] == "validation").sum()))
+        clear = clear_levels(curves, int((part.clips["split"] == "validation").sum()) * pairs.steps)
         chosen = {k: best_lag(curves, k) if k in clear else common for k in curves["level"].unique()}
         log.info("fold %d: lags %s", fold, ", ".join(f"{k} {v:g} s" for k, v in chosen.items()))
         at = curves["level"].map(chosen)

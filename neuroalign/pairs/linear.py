@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,13 +41,7 @@ def decompose(x: np.ndarray) -> Callable[[np.ndarray], Callable[[float], Predict
         ``fit(y)(alpha)`` gives ``predict``, which maps (..., inputs) to (..., outputs). `alpha` is in units of the
         mean eigenvalue of the Gram matrix, so that one grid suits any number of samples.
     """
-    x = np.asarray(x, np.float64)
-    mean_x = x.mean(axis=0)
-    x = x - mean_x
-    dual = x.shape[1] > x.shape[0]
-    values, vectors = np.linalg.eigh(x @ x.T if dual else x.T @ x)
-    values = np.maximum(values, 0.0)
-    unit = max(values.sum() / min(x.shape), 1e-12)
+    x, mean_x, dual, values, vectors, unit = _eigen(x)
 
     def fit(y: np.ndarray) -> Callable[[float], Predict]:
         mean_y = y.mean(axis=0, dtype=np.float64)
@@ -61,6 +55,37 @@ def decompose(x: np.ndarray) -> Callable[[np.ndarray], Callable[[float], Predict
         return at
 
     return fit
+
+
+def _eigen(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray, np.ndarray, float]:
+    """Centred inputs, their mean, and the eigenvalues and vectors of the smaller Gram matrix, with its mean eigenvalue."""
+    x = np.asarray(x, np.float64)
+    mean_x = x.mean(axis=0)
+    x = x - mean_x
+    dual = x.shape[1] > x.shape[0]
+    values, vectors = np.linalg.eigh(x @ x.T if dual else x.T @ x)
+    values = np.maximum(values, 0.0)
+    return x, mean_x, dual, values, vectors, max(values.sum() / min(x.shape), 1e-12)
+
+
+def hat_matrices(x: np.ndarray, new: np.ndarray, alphas: Sequence[float]) -> list[np.ndarray]:
+    """What ridge regression does to any outputs: ``H @ y`` are the predictions of `decompose` less the mean of y.
+
+    Parameters
+    ----------
+    x : array of shape (samples, inputs)
+    new : array of shape (m, inputs)
+    alphas : sequence of float
+
+    Returns
+    -------
+    list of float32 array of shape (m, samples)
+        One per penalty. They do not depend on the outputs: many sets of many outputs cost one product each.
+    """
+    x, mean_x, dual, values, vectors, unit = _eigen(x)
+    right = vectors.T if dual else vectors.T @ x.T
+    left = (new - mean_x) @ (x.T @ vectors if dual else vectors)
+    return [((left / (values + alpha * unit)) @ right).astype(np.float32) for alpha in alphas]
 
 
 def fit_ridge(x: np.ndarray, y: np.ndarray) -> Callable[[float], Predict]:
