@@ -74,7 +74,11 @@ def extract_run(
         source=config.source,
         hrf_removed=False,
     )
-    qc.attributes |= {"run_id": row["run_id"], "subject": str(row.get("subject", "")), "source": config.source}
+    qc.attributes |= {
+        "run_id": row["run_id"],
+        "subject": str(row.get("subject", "")),
+        "source": config.source,
+    }
     for level, data in series.levels.items():
         if not np.isfinite(data).all():
             raise ValueError(f"{row['run_id']}: level {level} holds values that are not finite")
