@@ -209,7 +209,7 @@ class Plan(BrainPlan):
             return {}
         if self.engine == "fmriprep":
             files = fmriprep.run_files(
-                run_id, self._fmriprep_folder, space=self._space, resolution=self._fmriprep.resolution
+                run_id, self._fmriprep_folder, space=self._space, resolution=self.checked.fmri.resolution
             )
         else:
             files = derivatives.run_paths(run_id, self.preproc, space=self._space)

@@ -74,8 +74,8 @@ class Fmriprep(Source):
         if resolution is not None and not any(_has_resolution(n, resolution) for _, n in images):
             labels = sorted({n.entities.get("res", "(none)") for _, n in images})
             raise UserError(
-                f"{self.root} has no preprocessed run of resolution 'res-{_bare(resolution)}' in space '{space}'; found "
-                f"resolutions: {listed(labels)}{nearest(_bare(resolution), labels)} (fmri.resolution)"
+                f"{self.root} has no preprocessed run of resolution 'res-{resolution}' in space '{space}'; found "
+                f"resolutions: {listed(labels)}{nearest(resolution, labels)} (fmri.resolution)"
             )
         query = self.queries.get("bold")
         if query and not any(map(selector(query), images)):
@@ -136,12 +136,8 @@ def _run_key(name: BidsName) -> frozenset:
     return frozenset((k, v) for k, v in name.key() if k not in _SKIPPED)
 
 
-def _bare(resolution: str) -> str:
-    return resolution.removeprefix("res-")
-
-
 def _has_resolution(name: BidsName, resolution: str) -> bool:
-    return plain_index(name.entities.get("res", "")) == plain_index(_bare(resolution))
+    return plain_index(name.entities.get("res", "")) == plain_index(resolution)
 
 
 def _rank(name: BidsName) -> tuple:

@@ -27,8 +27,11 @@ Levels = Annotated[
 
 
 def _as_label(value):
-    # `resolution: 2` is a number to YAML, and a label here.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    # YAML reads `resolution: 2` as a number, and `02` as 2; the label is text.
+    label = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(label, str) and not re.fullmatch(r"[A-Za-z0-9]+", label.removeprefix("res-")):
+        raise ValueError("give TemplateFlow's label of the resolution: letters and digits, such as 2")
+    return label.removeprefix("res-") if isinstance(label, str) else label
 
 
 class Fmriprep(Section):
@@ -38,10 +41,6 @@ class Fmriprep(Section):
         "docker://nipreps/fmriprep:25.2.5",
         description="Image of fMRIPrep 21 or later, or a local `.sif`, used with `--sdm apptainer`; without that option the "
         "command `fmriprep` of the machine is used.",
-    )
-    resolution: str | None = Field(
-        None,
-        description="TemplateFlow's `res` of the output grid, such as `2`; null keeps the resolution of the BOLD.",
     )
     fs_license: str | None = Field(
         None, description="FreeSurfer's license file; null looks where `FS_LICENSE` and FreeSurfer have it."
@@ -68,17 +67,6 @@ class Fmriprep(Section):
             raise ValueError("give an image such as docker://nipreps/fmriprep:25.2.5, without spaces")
         return container
 
-    @field_validator("resolution", mode="before")
-    @classmethod
-    def _resolution_is_a_label(cls, resolution):
-        # YAML reads `resolution: 2` as a number, and `02` as 2; the label is text.
-        label = str(resolution) if isinstance(resolution, int) else resolution
-        if isinstance(label, str) and not re.fullmatch(r"[A-Za-z0-9]+", label):
-            raise ValueError("give TemplateFlow's label of the resolution: letters and digits, such as 2")
-        if label == "native":
-            raise ValueError("null keeps the resolution of the BOLD")
-        return label
-
     @field_validator("options")
     @classmethod
     def _options_are_further_ones(cls, options: str) -> str:
@@ -94,7 +82,7 @@ class Fmriprep(Section):
 
 # Options of fMRIPrep that decide what the workflow plans with, and what sets them.
 _FMRIPREP_TAKEN = {
-    **dict.fromkeys(("--output-spaces",), "set fmri.space and fmri.preprocess.fmriprep.resolution"),
+    **dict.fromkeys(("--output-spaces",), "set fmri.space and fmri.resolution"),
     **dict.fromkeys(("--participant-label", "--participant_label"), "set dataset.filters.subject"),
     **dict.fromkeys(("-t", "--task-id"), "set dataset.filters.task"),
     **dict.fromkeys(("--session-label",), "set dataset.filters.session"),
@@ -233,8 +221,9 @@ class Fmri(Section):
     space: str = Field("MNI152NLin2009cAsym", description="Space of the preprocessed images and the atlas.")
     resolution: Annotated[str | None, BeforeValidator(_as_label)] = Field(
         None,
-        description="The `res-` label of the fMRIPrep outputs to use where there are several; null takes those "
-        "without a label, then `native`, then the first.",
+        description="TemplateFlow's `res-` label of fMRIPrep's images, such as `2`: which to use where there are several (null "
+        "takes those without a label, then `native`, then the first), or which the engine `fmriprep` makes (null keeps "
+        "the resolution of the BOLD).",
     )
     preprocess: Preprocess = Field(default_factory=Preprocess, description="Preprocessing of raw BOLD.")
     atlas: Atlas = Field(default_factory=Atlas, description="The regions.")
@@ -246,8 +235,15 @@ class Fmri(Section):
     units: Literal["parcels", "voxels"] = Field("parcels", description="What a level's columns are.")
     clean: Clean = Field(default_factory=Clean, description="Signal cleaning.")
     selection: Selection = Field(default_factory=Selection, description="Which units are kept.")
-
     timing: Timing = Field(default_factory=Timing, description="The clock of the volumes.")
+
+    @model_validator(mode="after")
+    def _resolution_can_be_made(self):
+        if self.source == "raw" and self.preprocess.engine == "fmriprep" and self.resolution == "native":
+            raise ValueError(
+                "resolution: null keeps the resolution of the BOLD; fMRIPrep makes no res-native"
+            )
+        return self
 
     @field_validator("levels")
     @classmethod

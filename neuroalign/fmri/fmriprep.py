@@ -113,7 +113,7 @@ def arguments(config: Config) -> str:
     Paths, threads and memory are not among it: they change nothing in the outputs, so editing them reruns nothing.
     """
     fmri, chosen = config.fmri, config.fmri.preprocess.fmriprep
-    words = ["--output-spaces", fmri.space + (f":res-{chosen.resolution}" if chosen.resolution else "")]
+    words = ["--output-spaces", fmri.space + (f":res-{fmri.resolution}" if fmri.resolution else "")]
     if len(tasks := config.dataset.filters.task or []) == 1:
         words += ["--task-id", tasks[0].removeprefix("task-")]
     if not chosen.fs_reconall:

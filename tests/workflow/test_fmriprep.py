@@ -99,6 +99,7 @@ class Study:
         atlas[2:5, 2:10, 2:8], atlas[5:8, 2:10, 2:8] = 1, 2
         nib.save(nib.Nifti1Image(atlas, AFFINE), folder / "atlas.nii.gz")
         (folder / "atlas.tsv").write_text("index\tlabel\n1\tearly_a\n2\thigh_a\n")
+        self.resolution: str | int | None = None
         self.engine = {"fs_license": "license.txt", "options": "--dummy-scans 4"}
         self.filters: dict = {}
 
@@ -135,6 +136,7 @@ class Study:
             "output_dir": "out",
             "dataset": {"bids_dir": "bids", "filters": self.filters},
             "fmri": {
+                "resolution": self.resolution,
                 "preprocess": {"engine": "fmriprep", "fmriprep": self.engine},
                 "atlas": {"image": "atlas.nii.gz"},
                 "levels": {"early": "early", "high": "high"},
@@ -205,7 +207,8 @@ def test_names_of_outputs_are_known_before_fmriprep_runs():
 def test_the_command_is_run_and_its_outputs_are_extracted(study):
     """From two raw runs to series that are those the command painted; then edits, one by one."""
     study.run_of("sub-01_task-film_run-1").run_of("sub-01_task-film_run-2")
-    study.engine |= {"resolution": 2, "threads": 12, "mem_mb": 10000}
+    study.resolution = 2
+    study.engine |= {"threads": 12, "mem_mb": 10000}
     study.filters |= {"task": ["film"]}
     wanted = [series_file(f"sub-01_task-film_run-{run}") for run in (1, 2)]
     code, text = study.call(*wanted)
@@ -261,7 +264,7 @@ def test_a_forgotten_output_is_named(study):
     assert code != 0
     assert "neuroalign fmriprep: sub-01: fMRIPrep ended well but did not write" in text
     assert "run-2_space-MNI152NLin2009cAsym_desc-brain_mask.nii.gz; it wrote sub-01_task-film" in text
-    assert "check fmri.space, fmri.preprocess.fmriprep.resolution" in text
+    assert "check fmri.space, fmri.resolution" in text
     assert "Traceback" not in text
     # What it did write goes, so that nothing half done is taken for whole; the work folder is kept for another try.
     assert not list((study.folder / "out/fmriprep").rglob("*.nii.gz"))
@@ -344,13 +347,21 @@ def test_a_filter_of_sessions_joins_the_users_own_file(study, tmp_path):
         ({"options": "-w /tmp"}, "-w is set by NeuroAlign"),
         ({"options": "--mem=3"}, "set fmri.preprocess.fmriprep.mem_mb"),
         ({"options": "'open"}, "the quotes do not match"),
-        ({"resolution": "2 mm"}, "letters and digits, such as 2"),
-        ({"resolution": "native"}, "null keeps the resolution of the BOLD"),
         ({"container": "an image"}, "without spaces"),
     ],
 )
 def test_options_that_cannot_be_are_refused(study, engine, words):
     study.engine |= engine
+    with pytest.raises(Problems, match=re.escape(words)):
+        parse_config(study.config)
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [("2 mm", "letters and digits, such as 2"), ("native", "null keeps the resolution of the BOLD")],
+)
+def test_resolutions_that_cannot_be_made_are_refused(study, label, words):
+    study.resolution = label
     with pytest.raises(Problems, match=re.escape(words)):
         parse_config(study.config)
 

@@ -63,7 +63,7 @@ if PLAN.engine == "fmriprep":
                 if [ ${{#missing[@]}} -gt 0 ]; then
                     found=$(find {FMRIPREP.folder:q}/$who -name '*_desc-preproc_bold.nii.gz' -printf ' %f' | head -c 500)
                     fail "fMRIPrep ended well but did not write ${{missing[*]}}; it wrote${{found:- no such image}};" \
-                        "check fmri.space, fmri.preprocess.fmriprep.resolution and the filters."
+                        "check fmri.space, fmri.resolution and the filters."
                 fi
                 rm -rf "$work"
                 """
