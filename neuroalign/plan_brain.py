@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from neuroalign.config import Config
-from neuroalign.config.fmri import Fmriprep
 from neuroalign.fmri import fmriprep
 
 
@@ -22,10 +21,6 @@ class BrainPlan:
     _rows: dict[str, dict[str, str]]
 
     # --- fMRIPrep as the engine ---------------------------------------------------------------------------------
-
-    @property
-    def _fmriprep(self) -> Fmriprep:
-        return self.checked.fmri.preprocess.fmriprep
 
     @property
     def _fmriprep_folder(self) -> str:
@@ -43,7 +38,7 @@ class BrainPlan:
             self._rows.values(),
             self._fmriprep_folder,
             space=self._space,
-            resolution=self._fmriprep.resolution,
+            resolution=self.checked.fmri.resolution,
         )
 
     @property

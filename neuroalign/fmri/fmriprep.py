@@ -130,7 +130,7 @@ def bids_filter(config: Config) -> str:
     left to NeuroAlign, which then uses part of what fMRIPrep made.
     """
     filters = config.dataset.filters
-    own = getattr(filters, "bids_filter_file", None)
+    own = filters.bids_filter_file
     queries: dict[str, Any] = read_json(own) if own else {}
     wanted = {}
     if len(filters.task or []) > 1:

@@ -328,14 +328,10 @@ def test_the_container_sees_the_dataset_read_only(study):
 def test_a_filter_of_sessions_joins_the_users_own_file(study, tmp_path):
     own = tmp_path / "own.json"
     own.write_text('{"t1w": {"acquisition": "mprage"}, "bold": {"suffix": "bold", "echo": "2"}}')
-    config = parse_config(study.config | {"dataset": {"bids_dir": "bids", "filters": {"session": ["ses-b"]}}})
-
-    class Filters:
-        bids_filter_file, task, session = str(own), None, ["ses-b"]
-
-    assert json.loads(fmriprep.bids_filter(config))["bold"]["session"] == ["b"]
-    object.__setattr__(config.dataset, "filters", Filters)
-    made = json.loads(fmriprep.bids_filter(config))
+    study.filters["session"] = ["ses-b"]
+    assert json.loads(fmriprep.bids_filter(parse_config(study.config)))["bold"]["session"] == ["b"]
+    study.filters["bids_filter_file"] = str(own)
+    made = json.loads(fmriprep.bids_filter(parse_config(study.config)))
     assert made["t1w"] == {"acquisition": "mprage"}
     assert made["bold"] == {"datatype": "func", "suffix": "bold", "echo": "2", "session": ["b"]}
 
