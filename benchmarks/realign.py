@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--volumes", type=int, default=14)
+    parser.add_argument("--volumes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--ants", default="Rigid", help="type_of_transform, or none; BOLDRigid is motion_correction's"

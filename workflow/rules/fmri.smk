@@ -12,7 +12,8 @@ rule preprocess_anatomy:
         f"{OUT}/logs/preprocess_anatomy/{{folder}}/{{anatomy}}.log",
     conda:
         "../../envs/fmri.yaml"
-    threads: 2
+    # ANTs on one thread gives equal bytes for equal inputs (fmri/preprocess/register.py).
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=120,

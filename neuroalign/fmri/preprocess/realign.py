@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _COARSE_MM = 14.0
 _POOR_FIT = 1.5  # times the typical residual: tried again from other starts, and no model for others
-_REFERENCE_VOLUMES = 10
+_REFERENCE_VOLUMES = 9
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def realign(
 
     Notes
     -----
-    First pass: ten volumes spread over the run are fitted to the one among them that is most like the others, so
+    First pass: nine volumes spread over the run are fitted to the one among them that is most like the others, so
     that a spoiled volume is never the reference, and the mean of those that fit is taken. Second pass: every
     volume is fitted to that mean, from where its nearest sound volume of the first pass is. Volumes that then fit
     poorly (a jump between, a spike) are tried again from a coarse fit and from the nearest sound volume. A volume that
@@ -168,14 +168,12 @@ def _again(
     estimates: list[Estimate],
     poor: np.ndarray,
 ) -> Estimate:
-    """The best of several fits of a volume: as it was, from a coarse fit, and from its nearest sound neighbour."""
-    tried = [estimates[index]]
-    tried.append(fit.estimate(volume, coarse.estimate(volume, tried[0].matrix).matrix))
+    """The better of two fits of a volume: as it was, and from a coarse fit or its nearest sound neighbour."""
+    starts = [coarse.estimate(volume, estimates[index].matrix).matrix]
     good = np.flatnonzero(~poor)
     if good.size:
-        neighbour = good[np.abs(good - index).argmin()]
-        tried.append(fit.estimate(volume, estimates[neighbour].matrix))
-    return min(tried, key=lambda e: e.residual)
+        starts.append(estimates[good[np.abs(good - index).argmin()]].matrix)
+    return min(estimates[index], fit.estimate(volume, *starts), key=lambda e: e.residual)
 
 
 def _fill(matrices: np.ndarray, lost: np.ndarray, outlier: np.ndarray) -> None:

@@ -163,24 +163,35 @@ class RigidFit:
         scale = max(float(np.trace(normal)) / len(normal), 1e-12)
         return cho_factor(normal + 1e-7 * scale * np.eye(len(normal)))
 
-    def estimate(self, volume: np.ndarray, start: np.ndarray) -> Estimate:
-        """The rigid transform of an image on the reference's grid, from a starting matrix (reference → image)."""
+    def estimate(self, volume: np.ndarray, *starts: np.ndarray) -> Estimate:
+        """The rigid transform of an image on the reference's grid.
+
+        Parameters
+        ----------
+        volume : array of shape (x, y, z)
+        *starts : array of shape (4, 4)
+            Matrices to start from (reference → image); where the quick steps fit best from, the last one is taken.
+        """
         moving = self._coefficients(volume[self._every])
+        matrix, left, gain = min((self._quick_fit(moving, start) for start in starts), key=lambda f: f[1])
+        if self.precise:
+            difference, seen = self._difference(moving, matrix, self._points, self._values, order=3)
+            weights, left = self._robust(difference, seen)
+            matrix, _, gain = self._apply(matrix, weights / self._norm)
+        return Estimate(matrix, left / self._spread if _GAIN[0] < gain < _GAIN[1] else np.inf)
+
+    def _quick_fit(self, moving: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """Least squares by linear interpolation on some of the points: matrix, robust spread of the rest, gain."""
         points, values, design = self._quick
-        matrix, norm = start.copy(), self._norm
+        matrix, enough = start.copy(), _QUICK_CONVERGED_MM if self.precise else _CONVERGED_MM
         for _ in range(_ITERATIONS):
             difference, _ = self._difference(moving, matrix, points, values, order=1)
             weights = cho_solve(self._factor, (design @ difference).astype(np.float64))
-            matrix, moved, gain = self._apply(matrix, weights / norm)
-            if moved < (_QUICK_CONVERGED_MM if self.precise else _CONVERGED_MM):
+            matrix, moved, gain = self._apply(matrix, weights / self._norm)
+            if moved < enough:
                 break
-        if not self.precise:
-            left = float(np.std(difference - weights @ design)) / self._spread
-            return Estimate(matrix, left if _GAIN[0] < gain < _GAIN[1] else np.inf)
-        difference, seen = self._difference(moving, matrix, self._points, self._values, order=3)
-        weights, left = self._robust(difference, seen)
-        matrix, _, gain = self._apply(matrix, weights / norm)
-        return Estimate(matrix, left / self._spread if _GAIN[0] < gain < _GAIN[1] else np.inf)
+        rest = np.abs(difference - weights.astype(np.float32) @ design)
+        return matrix, 1.4826 * float(np.median(rest)), gain
 
     def _coefficients(self, image: np.ndarray) -> np.ndarray:
         """Cubic B-spline coefficients of the smoothed image: smoothing and spline filter are one short kernel."""
