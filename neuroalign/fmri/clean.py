@@ -145,7 +145,14 @@ def check_kept(keep: np.ndarray, name: str) -> None:
 
 
 def clean_series(
-    series: np.ndarray, keep: np.ndarray, tr: float, config: Clean, confounds: pd.DataFrame | None, name: str
+    series: np.ndarray,
+    keep: np.ndarray,
+    tr: float,
+    config: Clean,
+    confounds: pd.DataFrame | None,
+    name: str,
+    *,
+    overwrite: bool = False,
 ) -> np.ndarray:
     """Detrend, filter and regress confounds out of regional series.
 
@@ -160,6 +167,8 @@ def clean_series(
     confounds : DataFrame of shape (volumes, n) or None
     name : str
         The run, for messages.
+    overwrite : bool
+        Put the result into `series` where that is float32: voxels of a whole run exist once then.
 
     Returns
     -------
@@ -198,7 +207,7 @@ def clean_series(
             "fmri.clean.strategy or a higher fmri.clean.fd_threshold_mm."
         )
     regressors = _regressors(confounds, volumes, tr, None if low else high)
-    out = np.zeros(series.shape, np.float32)
+    out = series if overwrite and series.dtype == np.float32 else np.empty(series.shape, np.float32)
     for start in range(0, series.shape[1], _COLUMNS):
         part = np.s_[:, start : start + _COLUMNS]
         out[part] = _cleaned(

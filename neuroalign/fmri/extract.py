@@ -139,7 +139,8 @@ def _from_images(
         where, labels = _voxels(parcels, assigned, numbers)
         found = extract_voxels(bold, mask, keep, where)
     _report_units(_by_level(found.series, labels), labels, keep, name)
-    levels = _by_level(clean_series(found.series, keep, tr, config.clean, confounds, name), labels)
+    cleaned = clean_series(found.series, keep, tr, config.clean, confounds, name, overwrite=True)
+    levels = _by_level(cleaned, labels)
     slices, median = snr_slices(found.snr, mask)
     fd, motion = _motion(row.get("confounds"))
     qc = RunQc(

@@ -181,6 +181,16 @@ def test_cleaning_is_one_regression_over_the_kept_volumes(run):
     assert (found[:, 2] == 0).all()
 
 
+def test_cleaning_in_parts_and_in_place_changes_nothing(run, monkeypatch):
+    columns, keep = load_run_confounds(run[0], run[1], Clean(), 80)
+    series = np.tile(noisy_series(columns), 5).astype(np.float32)
+    whole = clean_series(series, keep, 2.0, Clean(), columns, "run")
+    monkeypatch.setattr("neuroalign.fmri.clean._COLUMNS", 4)
+    found = clean_series(series, keep, 2.0, Clean(), columns, "run", overwrite=True)
+    assert found is series
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
 def test_band_pass_keeps_the_band_and_stays_finite(run):
     config = Clean(strategy="none", low_pass_hz=0.1)
     columns, keep = load_run_confounds(run[0], run[1], Clean(strategy="motion"), 80)
