@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 
 from neuroalign.bids import cache, sources
 from neuroalign.bids.cache import load_index
+from neuroalign.bids.fmriprep import Fmriprep
 from neuroalign.bids.index import build_index
+from neuroalign.bids.raw import Raw
+from neuroalign.bids.scan import find_files
 from neuroalign.errors import UserError
 
 FILM = "onset\tduration\tstim_file\n0\t10\tfilm.mp4\n"
@@ -241,79 +244,116 @@ def test_reading_a_cached_index_imports_no_pybids():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+SPACED = "_space-MNI152NLin2009cAsym_desc-preproc_bold"
+
+
 def _edits(bids, derived):
-    """Edits of a dataset with derivatives: each takes a subject and a variant and may be repeated."""
-    stem = "sub-{0}/func/sub-{0}_task-film_run-{1}"
+    """Edits of a dataset with derivatives: each takes a subject, a run and a content, and may be repeated.
 
-    def run(subject, variant):
-        bids.run(f"sub-{subject}_task-film_run-{variant}", events=(FILM, OTHER)[variant % 2])
-        derived.preprocessed(f"sub-{subject}_task-film_run-{variant}")
+    Contents of one kind have one length, so that only times tell of an edit.
+    """
+    tables = (FILM, OTHER, FILM.replace("mp4", "avi"), FILM.replace("film", "Film"))
 
-    def dangle(subject, variant):
-        path = (
-            derived.root
-            / f"{stem.format(subject, variant)}_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"
-        )
-        if path.exists():
-            path.unlink()
-            path.symlink_to("nowhere")
+    def stem(s, r):
+        return f"sub-{s}/func/sub-{s}_task-film_run-{r}"
+
+    def run(s, r, c):
+        # Odd contents have nothing of their own: they inherit.
+        own = {"events": FILM} if c % 2 == 0 else {"events": None, "meta": {}}
+        bids.run(f"sub-{s}_task-film_run-{r}", **own)
+        derived.preprocessed(f"sub-{s}_task-film_run-{r}", meta=None if c < 2 else {})
+
+    def dangle(s, r, c):
+        for path in (bids.root / f"{stem(s, r)}_bold.nii.gz", derived.root / f"{stem(s, r)}{SPACED}.nii.gz"):
+            if path.exists():
+                path.unlink()
+                path.symlink_to("nowhere")
+
+    def remove(tree, name):
+        path = tree.root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def meta(c):
+        return {"RepetitionTime": 1.0 + c}
 
     return {
         "run": run,
         "dangle": dangle,
-        "no subject": lambda s, v: shutil.rmtree(bids.root / f"sub-{s}", ignore_errors=True),
-        "no derivative": lambda s, v: shutil.rmtree(derived.root / f"sub-{s}", ignore_errors=True),
-        "no run": lambda s, v: (bids.root / f"{stem.format(s, v)}_bold.nii.gz").unlink(missing_ok=True),
-        "session": lambda s, v: bids.run(
-            f"sub-{s}_ses-{v}_task-clips", events=f"onset\tduration\tstim_file\n{v}\t3\tc.mp4\n"
-        ),
-        "events": lambda s, v: bids.file(
-            f"{stem.format(s, v)}_events.tsv", (FILM, OTHER, "", "onset\tduration\n")[v]
-        ),
-        "sidecar": lambda s, v: bids.file(f"{stem.format(s, v)}_bold.json", {"RepetitionTime": 1.0 + v}),
-        "derived sidecar": lambda s, v: derived.file(
-            f"{stem.format(s, v)}_space-MNI152NLin2009cAsym_desc-preproc_bold.json", {"RepetitionTime": v}
-        ),
-        "subject's sidecar": lambda s, v: bids.file(
-            f"sub-{s}/sub-{s}_bold.json", {"RepetitionTime": 2.0 + v}
-        ),
-        "root sidecar": lambda s, v: bids.file("task-film_bold.json", {"RepetitionTime": 3.0 + v}),
-        "root events": lambda s, v: bids.file(
-            "task-film_events.tsv", (FILM, OTHER, FILM.replace("film", "Film"), "x")[v]
-        ),
-        "same id": lambda s, v: bids.file(
-            f"{stem.format(s, v)}_events.tsv", FILM.replace("film.mp4", "film.avi")
-        ),
-        "anatomy": lambda s, v: bids.file(f"sub-{s}/anat/sub-{s}_run-{v}_T1w.nii.gz"),
+        "no subject": lambda s, r, c: remove(bids, f"sub-{s}"),
+        "no derivative": lambda s, r, c: remove(derived, f"sub-{s}"),
+        "no run": lambda s, r, c: remove(bids, f"{stem(s, r)}_bold.nii.gz"),
+        "no sidecar": lambda s, r, c: remove(bids, f"{stem(s, r)}_bold.json"),
+        "no events": lambda s, r, c: remove(bids, f"{stem(s, r)}_events.tsv"),
+        "session": lambda s, r, c: bids.run(f"sub-{s}_ses-{r}_task-clips", events=tables[c]),
+        "events": lambda s, r, c: bids.file(f"{stem(s, r)}_events.tsv", tables[c]),
+        "sidecar": lambda s, r, c: bids.file(f"{stem(s, r)}_bold.json", meta(c)),
+        "derived sidecar": lambda s, r, c: derived.file(f"{stem(s, r)}{SPACED}.json", meta(c)),
+        "sidecar of a subject": lambda s, r, c: bids.file(f"sub-{s}/sub-{s}_bold.json", meta(c)),
+        "sidecar at the root": lambda s, r, c: bids.file("task-film_bold.json", meta(c)),
+        "sidecar at the derived root": lambda s, r, c: derived.file("task-film_bold.json", meta(c)),
+        "events at the root": lambda s, r, c: bids.file("task-film_events.tsv", tables[c]),
+        "anatomy": lambda s, r, c: bids.file(f"sub-{s}/anat/sub-{s}_run-{c}_T1w.nii.gz"),
     }
 
 
-EDITS = st.lists(
-    st.tuples(
-        st.sampled_from(sorted(_edits(None, None))), st.sampled_from(["01", "02", "3"]), st.integers(0, 3)
-    ),
-    min_size=1,
-    max_size=3,
+EDIT = st.tuples(
+    st.sampled_from(sorted(_edits(None, None))),
+    st.sampled_from(["01", "02"]),
+    st.integers(1, 2),
+    st.integers(0, 3),
 )
 
 
+def naive_find(root, subjects, scope):
+    """What `scan.find_files` does, by walking with the standard library."""
+    found = {}
+    for subject in sorted(subjects):
+        names = []
+        for folder, _, files in os.walk(root / subject):
+            below = os.path.relpath(folder, root / subject).split(os.sep)
+            if below[-1] not in scope.folders or (len(below) > 1 and not below[0].startswith("ses-")):
+                continue
+            for name in files:
+                stem, dot, extension = name.partition(".")
+                if dot + extension in scope.extensions and stem.rpartition("_")[2] in scope.suffixes:
+                    names.append(os.path.relpath(os.path.join(folder, name), root))
+        found[subject] = sorted(names)
+    return found
+
+
+# pybids takes 70 ms a time: the standard library stands in for it here, and the next test compares the two.
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(EDITS, min_size=1, max_size=4), st.sampled_from(["raw", "fmriprep"]))
+@pytest.mark.parametrize("source", ["raw", "fmriprep"])
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rounds=st.lists(st.lists(EDIT, min_size=1, max_size=3), min_size=2, max_size=5))
 def test_after_any_edits_the_index_is_what_it_would_be_from_scratch(
-    tmp_path_factory, new_tree, rounds, source
+    tmp_path_factory, new_tree, monkeypatch, source, rounds
 ):
+    monkeypatch.setattr(records, "find_files", naive_find)
     folder = tmp_path_factory.mktemp("edits")
     bids = new_tree(folder / "bids")
     derived = new_tree(folder / "fmriprep")
-    bids.run("sub-01_task-film_run-1").run("sub-09_task-film")
-    derived.preprocessed("sub-01_task-film_run-1").preprocessed("sub-09_task-film")
-    config = bids.config(source, derived.root if source == "fmriprep" else None)
     edits = _edits(bids, derived)
+    edits["run"]("01", 1, 1)
+    edits["run"]("02", 1, 3)
+    edits["run"]("09", 1, 0)
+    config = bids.config(source, derived.root if source == "fmriprep" else None)
     for edited in [[], *rounds]:
-        for edit, subject, variant in edited:
-            edits[edit](subject, variant)
+        for edit, subject, run, content in edited:
+            edits[edit](subject, run, content)
         assert_same(load_index(config, folder / "cache"), build_index(config))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(edits=st.lists(EDIT, min_size=5, max_size=15), subjects=st.sets(st.sampled_from(["01", "02", "09"])))
+def test_pybids_finds_what_a_naive_walk_finds_of_any_subjects(tmp_path_factory, new_tree, edits, subjects):
+    folder = tmp_path_factory.mktemp("edits")
+    trees = new_tree(folder / "bids"), new_tree(folder / "fmriprep")
+    for edit, *where in [("run", "01", 1, 0), ("run", "02", 1, 0), ("run", "09", 1, 0), *edits]:
+        _edits(*trees)[edit](*where)
+    for tree, scope in zip(trees, (Raw.scope, Fmriprep.scope), strict=True):
+        chosen = {f"sub-{s}" for s in subjects if (tree.root / f"sub-{s}").is_dir()}
+        assert find_files(tree.root, chosen, scope) == naive_find(tree.root, chosen, scope)
 
 
 def test_processes_that_index_at_once_agree_and_leave_a_whole_cache(bids, tmp_path):

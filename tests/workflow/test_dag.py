@@ -156,13 +156,13 @@ def test_filters_of_the_command_line_reach_the_workflow_and_plain_snakemake(root
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(demo))
     command = [sys.executable, "-m", "neuroalign", "run", "--config", str(path), "-n", "--cores", "2"]
-    filters = ["--participant-label", "sub-02", "03", "--run-id", "1"]
+    filters = ["--participant-label", "sub-02", "03"]
     result = subprocess.run([*command, *filters], cwd=tmp_path, capture_output=True, text=True, check=False)
     table = jobs(result)
-    assert table["extract"] == table["preprocess"] == 2
+    assert table["extract"] == table["preprocess"] == 10
     written = tmp_path / "out/config_with_filters.yaml"
     config = yaml.safe_load(written.read_text())
-    assert config["dataset"]["filters"] == {"subject": ["sub-02", "03"], "run": ["1"]}
+    assert config["dataset"]["filters"] == {"subject": ["sub-02", "03"]}
     assert jobs(dry_run(root, tmp_path, config)) == table
 
 
