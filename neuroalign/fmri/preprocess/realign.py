@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _COARSE_MM = 14.0
 _POOR_FIT = 1.5  # times the typical residual: tried again from other starts, and no model for others
-_REFERENCE_VOLUMES = 8
+_REFERENCE_VOLUMES = 9
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def realign(
 
     Notes
     -----
-    First pass: eight volumes spread over the run are fitted to the one among them that is most like the others, so
+    First pass: nine volumes spread over the run are fitted to the one among them that is most like the others, so
     that a spoiled volume is never the reference, and the mean of those that fit is taken. Second pass: every
     volume is fitted to that mean, from where its nearest sound volume of the first pass is. Volumes that then fit
     poorly (a jump between, a spike) are tried again from a coarse fit and from the nearest sound volume. A volume that

@@ -22,8 +22,8 @@ from neuroalign.fmri.images import voxel_sizes
 
 SMOOTHING_MM = 4.0  # FWHM. Narrower follows noise, wider is drawn away by slow changes of intensity.
 RADIUS_MM = 50.0  # turns rotations into displacements at the cortex (Power et al. 2012)
-_POINTS = 8_000  # smoothed neighbours say much the same: 12,000 and all 60,000 measured alike
-_QUICK_POINTS = 2_500
+_POINTS = 10_000  # smoothed neighbours say much the same: 12,000 and all 60,000 measured alike
+_QUICK_POINTS = 3_000
 _ITERATIONS = 24
 _QUICK_CONVERGED_MM = 0.03
 _CONVERGED_MM = 0.002
