@@ -156,7 +156,7 @@ def main() -> None:
     inside = np.argwhere(head.brain)[::37]
     points = inside @ head.affine[:3, :3].T + head.affine[:3, 3]
     # Both once, so that imports are not timed.
-    realign(np.random.default_rng(0).random((12, 12, 12, 6)), np.eye(4), np.ones((12, 12, 12), bool))
+    realign(np.random.default_rng(0).random((40, 40, 40, 4)), np.eye(4), np.ones((40, 40, 40), bool))
     by_ants(np.eye(8)[..., None] + np.zeros((8, 8, 8)), np.ones((8, 8, 8, 0)), np.eye(4), "Rigid")
     print(
         f"{'grid':18}{'scenario':10}{'ours mm':>9}{'worst':>7}{'ANTs mm':>9}{'worst':>7}{'ours s':>9}{'ANTs s':>9}"
