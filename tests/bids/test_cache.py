@@ -329,7 +329,7 @@ def naive_find(root, subjects, scope):
 def test_after_any_edits_the_index_is_what_it_would_be_from_scratch(
     tmp_path_factory, new_tree, monkeypatch, source, rounds
 ):
-    monkeypatch.setattr(records, "find_files", naive_find)
+    monkeypatch.setattr(sources, "find_files", naive_find)
     folder = tmp_path_factory.mktemp("edits")
     bids = new_tree(folder / "bids")
     derived = new_tree(folder / "fmriprep")
