@@ -10,18 +10,19 @@ from neuroalign.config._section import Section
 
 
 def _as_list(value):
-    # A single label, or a number that YAML made of one (`subject: 01`), is a list of one label.
+    # A single label is a list of one. A number that YAML made of a label (`subject: 01`) stays one: whether it was
+    # written in octal (`010` is read as 8) is only seen beside the labels that there are.
     if value is None:
         return None
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [str(v) for v in values]
+    return [v if type(v) is int else str(v) for v in values]
 
 
 def _empty_is_none(value):
     return [] if value is None else value
 
 
-Labels = Annotated[list[str] | None, BeforeValidator(_as_list)]
+Labels = Annotated[list[str | int] | None, BeforeValidator(_as_list)]
 
 
 class Simulate(Section):
