@@ -27,9 +27,8 @@ from neuroalign.io import read_json
 
 logger = logging.getLogger(__name__)
 
-IMAGE = (".nii.gz", ".nii")
-# Entities that derivatives add; without them a derivative's name is that of its raw run.
-DERIVED = MADE
+# Entities that are no part of a run's identity: those that derivatives add, and versions of one acquisition.
+NOT_OF_RUN = (*MADE, *VERSION_ENTITIES)
 # Of the raw dataset, where the images are those of a derivative: events, and the metadata that the derivative lacks.
 RAW_METADATA = Scope(("func",), ("events",), watched=("bold",))
 
@@ -231,6 +230,12 @@ def grouped(files: Iterable[File], without: tuple[str, ...]) -> dict[frozenset, 
 def entities_without(name: BidsName, without: tuple[str, ...]) -> dict[str, str]:
     """The entities of a name but for some."""
     return {k: v for k, v in name.entities.items() if k not in without}
+
+
+def reconstruction_rank(name: BidsName) -> tuple:
+    """Of several reconstructions of one acquisition: the one without a label first, then by label."""
+    label = name.entities.get("rec", "")
+    return (bool(label), label)
 
 
 def prefer(files: list[File], rank: Callable[[BidsName], tuple], what: str, problems: list[str]) -> File:

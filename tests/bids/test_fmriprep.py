@@ -75,6 +75,12 @@ def without_sidecars(tree):
     return volumes(tree, f"{FUNC}/{RUN}", sidecar=False)
 
 
+def several_reconstructions(tree):
+    for reconstruction in ("_rec-b", "_rec-a", ""):
+        volumes(tree, f"{FUNC}/sub-01_task-film{reconstruction}_run-1")
+    return tree
+
+
 def other_padding(tree):
     return volumes(tree, f"{FUNC}/sub-01_task-film_run-01")
 
@@ -120,6 +126,7 @@ PLANS = [
     (native_resolution, f"{RUN}_space-{MNI}_res-native_desc-preproc", "timeseries"),
     (combined_and_single_echoes, f"{RUN}_space-{MNI}_desc-preproc", "timeseries"),
     (combined_by_tedana, f"{RUN}_space-{MNI}_desc-optcom", "timeseries"),
+    (several_reconstructions, f"{RUN}_space-{MNI}_desc-preproc", "timeseries"),
     (both_confounds, f"{RUN}_space-{MNI}_desc-preproc", "timeseries"),
 ]
 # Nested in the raw dataset or beside it: every layout lies in one of these places, every place holds several.
@@ -164,6 +171,18 @@ def test_sessions_are_optional_and_only_what_was_preprocessed_is_used(bids, deri
     index = build_index(bids.config("fmriprep", derived.root))
     assert index.problems == []
     assert index.runs["run_id"].tolist() == ["sub-01_ses-b_task-film", "sub-02_task-film"]
+
+
+def test_two_reconstructions_are_one_run_with_the_files_of_one(bids, derived):
+    for reconstruction in ("dis2d", "dis3d"):
+        name = f"sub-01_task-film_rec-{reconstruction}_run-1"
+        bids.run(name)
+        volumes(derived, f"{FUNC}/{name}")
+    config = bids.config("fmriprep", derived.root)
+    (row,) = build_index(config).runs.to_dict("records")
+    assert row["run_id"] == build_index(bids.config()).runs["run_id"].item()
+    for column in ("bold", "mask", "confounds", "events"):
+        assert "_rec-dis2d_" in row[column]
 
 
 @pytest.mark.parametrize(
