@@ -15,16 +15,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from neuroalign.bids.events import Showing, relative_stimulus
+from neuroalign.bids.events import OVERLAP_S, Showing, relative_stimulus
 from neuroalign.bids.filters import labels_text, listed, matching
 from neuroalign.config.dataset import Presentation
 from neuroalign.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Times in a configuration are rounded; two films may share this much.
-_OVERLAP_S = 0.05
-_INSTANT_S = 2 * _OVERLAP_S
+_INSTANT_S = 2 * OVERLAP_S
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def _overlaps(shown: dict[str, list[tuple[Showing, int]]]) -> list[str]:
         # The film that ends last of those before: a long one may reach beyond its neighbour.
         ends, last = -math.inf, -1
         for showing, number in sorted(items, key=lambda item: (item[0].onset, item[1])):
-            if showing.onset < ends - _OVERLAP_S:
+            if showing.onset < ends - OVERLAP_S:
                 pairs[min(last, number), max(last, number)].append(run_id)
             lasts = _INSTANT_S if math.isnan(showing.duration) else showing.duration
             if showing.onset + lasts > ends:
