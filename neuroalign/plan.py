@@ -73,11 +73,8 @@ def _check_inputs(plan: Plan) -> None:
             check_space(fmri.atlas.image, fmri.space)
         except UserError as error:
             problems.append(str(error))
-    if plan.engine == "fmriprep" and fmri.space in fmriprep.SURFACES:
-        problems.append(
-            f"fmri.space '{fmri.space}' is a surface, and atlases are laid over volumes; set it to a volumetric space of "
-            "TemplateFlow such as MNI152NLin2009cAsym."
-        )
+    if plan.engine == "fmriprep" and (problem := fmriprep.surface_problem(fmri.space)):
+        problems.append(problem)
     if not plan.simulated and not plan.precomputed:
         from neuroalign.validate import missing_stimuli
 

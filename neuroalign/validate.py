@@ -114,7 +114,7 @@ def _fmriprep(config: Config) -> Iterator[str]:
     preprocess = config.fmri.preprocess
     if config.fmri.source != "raw" or preprocess.engine != "fmriprep":
         return
-    from neuroalign.fmri.fmriprep import SURFACES, license_problem
+    from neuroalign.fmri.fmriprep import license_problem, surface_problem
 
     if problem := license_problem(config):
         yield problem
@@ -126,11 +126,8 @@ def _fmriprep(config: Config) -> Iterator[str]:
         )
     if work and not Path(work).expanduser().is_dir():
         yield f"fmri.preprocess.fmriprep.work_dir {work} is not a folder; make it, or set another."
-    if config.fmri.space in SURFACES:
-        yield (
-            f"fmri.space '{config.fmri.space}' is a surface, and atlases are laid over volumes; set it to a volumetric space "
-            "of TemplateFlow such as MNI152NLin2009cAsym."
-        )
+    if problem := surface_problem(config.fmri.space):
+        yield problem
 
 
 def _image(path: str, deep: bool, key: str = "") -> Iterator[str]:

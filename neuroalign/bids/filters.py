@@ -83,7 +83,9 @@ def matching(runs: pd.DataFrame, labels: Filters | Presentation) -> pd.Series:
 def labels_text(labels: Filters | Presentation) -> str:
     """The labels asked for, in words: ``subject 01, 02; task film``."""
     asked = ((entity, getattr(labels, entity)) for entity in PREFIXES)
-    return "; ".join(f"{entity} {', '.join(map(str, wanted))}" for entity, wanted in asked if wanted is not None)
+    return "; ".join(
+        f"{entity} {', '.join(map(str, wanted))}" for entity, wanted in asked if wanted is not None
+    )
 
 
 def _matching(entity: str, label: str | int, present: list[str]) -> set[str]:

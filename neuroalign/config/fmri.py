@@ -87,6 +87,7 @@ _FMRIPREP_TAKEN = {
     **dict.fromkeys(("-t", "--task-id"), "set dataset.filters.task"),
     **dict.fromkeys(("--session-label",), "set dataset.filters.session"),
     **dict.fromkeys(("--bids-filter-file",), "set dataset.filters"),
+    **dict.fromkeys(("--echo-idx",), "all echoes are combined"),
     **dict.fromkeys(("-w", "--work-dir"), "set fmri.preprocess.fmriprep.work_dir"),
     **dict.fromkeys(
         ("--nprocs", "--nthreads", "--n-cpus", "--n_cpus"), "set fmri.preprocess.fmriprep.threads"
