@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from neuroalign.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_REST = re.compile(r"(?i:rest(?:ing)?(?:state)?(?:eyes?)?(?:open|closed?|eo|ec)?(?:pre|post)?)(?![a-z])")
 _INSTANT_S = 2 * OVERLAP_S
 
 
@@ -42,8 +44,19 @@ class Declared:
 
 
 def is_rest(task: str) -> bool:
-    """Whether a task is rest by its name: it shows no stimulus, and BIDS asks no events of it."""
-    return task.lower().startswith("rest")
+    """Whether a task is rest by its name: it shows no stimulus, and BIDS asks no events of it.
+
+    Rest is ``rest`` or ``resting``, with ``state``, eyes (``open``, ``closed``) and ``pre`` or ``post``; a number or what
+    begins with a capital letter may follow. Words that only begin so are not.
+
+    Examples
+    --------
+    >>> [is_rest(task) for task in ("rest", "restEO", "RestingState2", "restaurant")]
+    [True, True, True, False]
+    """
+    # Where all letters are capitals, they mark no beginning of another word.
+    word = task.lower() if task == task.upper() else task
+    return _REST.match(word) is not None
 
 
 def declared(

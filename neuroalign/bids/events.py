@@ -3,7 +3,8 @@
 Rules, in short:
 
 - Every row with a ``stim_file`` is a presentation; ``n/a`` (fixation, oddballs, responses) is skipped.
-- ``stim_file`` is relative to the stimuli folder; a leading ``stimuli/`` (as in ``bids::stimuli/…``) is dropped.
+- ``stim_file`` is relative to the stimuli folder; a leading ``stimuli/`` (as in ``bids::stimuli/…`` and
+  ``../stimuli/…``) is dropped.
 - ``duration`` of ``n/a`` or 0 stays missing: the presentation lasts as long as the stimulus.
 - ``stim_offset``, an optional column, says how many seconds into the file the presentation begins.
 - Rows equal in onset, file and offset (one per response, say) are one presentation.
@@ -234,9 +235,9 @@ def relative_stimulus(name: str, where: str) -> str:
     UserError
         If it leaves the folder or names no file.
     """
-    plain = name.strip().replace("\\", "/").removeprefix("bids::").removeprefix("./")
-    if plain.lstrip("/").startswith("stimuli/"):
-        plain = plain.lstrip("/").removeprefix("stimuli/")
+    plain = name.strip().replace("\\", "/").removeprefix("bids::")
+    # Relative to the dataset, or to the events table: the way up ends in the folder of the stimuli, too.
+    plain = re.sub(r"^/*(\.{1,2}/+)*stimuli/+", "", plain)
     try:
         inside("the stimuli folder", plain)
     except UserError as error:

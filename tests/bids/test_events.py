@@ -60,6 +60,8 @@ def test_one_row_per_clip_skips_fixation_and_oddballs():
         "/stimuli/film.mp4",
         "./film.mp4",
         "bids::stimuli/film.mp4",
+        "../stimuli/film.mp4",
+        "./../../stimuli/film.mp4",
         "a/../film.mp4",
     ],
 )
@@ -70,7 +72,15 @@ def test_the_prefix_of_the_stimuli_folder_is_optional(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["../film.mp4", "/etc/passwd", "stimuli/../../x.mp4", "a/../../b.mp4", "bids::../x.mp4"]
+    "name",
+    [
+        "../film.mp4",
+        "/etc/passwd",
+        "stimuli/../../x.mp4",
+        "a/../../b.mp4",
+        "bids::../x.mp4",
+        "../stimuli/../../x.mp4",
+    ],
 )
 def test_a_stimulus_outside_the_folder_is_refused(name):
     with pytest.raises(UserError, match=r"events.tsv: stim_file .* points outside the stimuli folder"):
