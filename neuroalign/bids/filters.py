@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -78,6 +78,23 @@ def matching(runs: pd.DataFrame, labels: Filters | Presentation) -> pd.Series:
             found |= _matching(entity, label, present)
         keep &= runs[entity].isin(found)
     return keep
+
+
+def passes(entities: Mapping[str, str], filters: Filters) -> bool:
+    """Whether one run may match the filters, by the entities of its name; nothing is refused.
+
+    Parameters
+    ----------
+    entities : mapping of str to str
+        Short key to label.
+    filters : Filters
+    """
+    for entity, prefix in PREFIXES.items():
+        wanted = getattr(filters, entity)
+        found = plain_index(entities.get(prefix[:-1], ""))
+        if wanted is not None and found not in {plain_index(bare_label(entity, str(w))) for w in wanted}:
+            return False
+    return True
 
 
 def labels_text(labels: Filters | Presentation) -> str:

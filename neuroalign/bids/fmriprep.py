@@ -49,7 +49,10 @@ class Fmriprep(Source):
         return derivatives_root(self.config)
 
     def choose(self, files: list[File]) -> dict[str, Any]:
-        """Nothing is chosen; that there are images in the space and resolution asked for is checked."""
+        """Nothing is chosen; that there are images in the space and resolution asked for is checked.
+
+        Runs without such an image are told.
+        """
         space, resolution = self.config.fmri.space, self.config.fmri.resolution
         bold = [(p, n) for p, n in files if n.suffix == "bold"]
         volumes = [(p, n) for p, n in bold if not _is_surface(n) and n.entities.get("desc") in _DESCRIPTIONS]
@@ -80,6 +83,11 @@ class Fmriprep(Source):
         query = self.queries.get("bold")
         if query and not any(map(selector(query), images)):
             raise query.mismatch(self.root, [(n, p.parent.name) for p, n in images])
+        used, where = images, f"in space '{space}' (fmri.space)"
+        if resolution is not None:
+            used = [(p, n) for p, n in images if _has_resolution(n, resolution)]
+            where += f" with resolution 'res-{resolution}' (fmri.resolution)"
+        self.tell_left_out(filter(selector(query), bold), used, where)
         return {}
 
     def runs(self, files: list[File], choice: Mapping[str, Any], raw: Tree) -> list[FoundRun]:

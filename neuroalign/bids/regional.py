@@ -49,7 +49,7 @@ class Regional(Source):
         return derivatives_root(self.config)
 
     def choose(self, files: list[File]) -> dict[str, Any]:
-        """The atlas and the space, over all subjects."""
+        """The atlas and the space, over all subjects; runs without series in them are told."""
         series = self._series(files)
         if not series:
             raise UserError(
@@ -61,7 +61,12 @@ class Regional(Source):
             raise self.queries["bold"].mismatch(self.root, [(n, p.parent.name) for p, n in series])
         atlas = atlas_among(sorted({atlas_label(n) for _, n in passing}), self.config.fmri.atlas.name)
         of_atlas = [(p, n) for p, n in passing if atlas_label(n) == atlas]
-        return {"atlas": atlas, "space": _space(of_atlas, self.config.fmri.space)}
+        space = _space(of_atlas, self.config.fmri.space)
+        used = [(p, n) for p, n in of_atlas if n.entities.get("space", "") == space]
+        self.tell_left_out(
+            passing, used, f"of atlas '{atlas}'" + (f" in space '{space}' (fmri.space)" if space else "")
+        )
+        return {"atlas": atlas, "space": space}
 
     def runs(self, files: list[File], choice: Mapping[str, Any], raw: Tree) -> list[FoundRun]:
         """The runs of one subject, in the chosen atlas and space: one reconstruction; means before other statistics."""

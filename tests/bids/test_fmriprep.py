@@ -198,13 +198,35 @@ def test_the_resolution_asked_for_is_used(bids, derived, resolution, found):
     assert found in row["mask"]
 
 
-def test_a_resolution_that_one_subject_lacks_leaves_that_subject_out(bids, derived):
+def test_a_resolution_that_one_subject_lacks_leaves_that_subject_out_and_says_so(bids, derived, caplog):
     for subject, label in (("01", "_res-2"), ("02", "")):
         bids.run(f"sub-{subject}_task-film")
         volumes(derived, f"sub-{subject}/func/sub-{subject}_task-film", space=f"_space-{MNI}{label}")
     index = build_index(bids.config("fmriprep", derived.root, resolution="2"))
     assert index.runs["subject"].tolist() == ["01"]
     assert index.problems == []
+    assert (
+        f"left out, because nothing of them is in space '{MNI}' (fmri.space) with resolution 'res-2' "
+        "(fmri.resolution): sub-02"
+    ) in caplog.text
+    caplog.clear()
+    build_index(bids.config("fmriprep", derived.root, resolution="2", subject="01"))
+    assert "left out" not in caplog.text
+
+
+def test_subjects_and_runs_in_other_spaces_only_are_named(bids, derived, caplog):
+    for subject in ("01", "02", "03", "04"):
+        bids.run(f"sub-{subject}_task-film")
+    bids.run("sub-01_task-clips")
+    volumes(derived, f"{FUNC}/sub-01_task-film").file(
+        f"{FUNC}/sub-01_task-film_echo-1_desc-preproc_bold.nii.gz"
+    )
+    volumes(derived, f"{FUNC}/sub-01_task-clips", space="_space-T1w")
+    volumes(derived, "sub-02/func/sub-02_task-film", space="")
+    derived.file("sub-03/func/sub-03_task-film_hemi-L_space-fsaverage_bold.func.gii")
+    build_index(bids.config("fmriprep", derived.root))
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.endswith(f"is in space '{MNI}' (fmri.space): sub-01_task-clips, sub-02, sub-03")
 
 
 def test_single_echoes_alone_are_a_choice_that_is_made_by_the_first(bids, derived):

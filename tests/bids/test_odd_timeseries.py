@@ -123,6 +123,15 @@ def test_an_atlas_of_another_size_is_not_taken(bids, derived, there, wanted):
         build_index(bids.config("timeseries", derived.root, atlas={"name": wanted}))
 
 
+def test_subjects_without_series_of_the_atlas_are_named(bids, derived, caplog):
+    for subject, label in (("01", "Tian"), ("01", "Glasser"), ("02", "Glasser"), ("03", "Tian")):
+        bids.run(f"sub-{subject}_task-film")
+        derived.series(f"sub-{subject}_task-film_seg-{label}")
+    index = build_index(bids.config("timeseries", derived.root, atlas={"name": "Tian"}))
+    assert index.runs["subject"].tolist() == ["01", "03"]
+    assert "left out, because nothing of them is of atlas 'Tian': sub-02" in caplog.text
+
+
 def test_an_only_atlas_of_another_size_is_told(bids, derived, caplog):
     bids.run(RUN)
     derived.series(f"{RUN}_seg-Schaefer100")
