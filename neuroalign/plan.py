@@ -311,17 +311,12 @@ class Plan(BrainPlan):
         if not self.precomputed:
             backbone = self.checked.video.backbone
             return [f"{self.out}/embeddings/{backbone}/{stimulus}.h5" for stimulus in self.stimuli]
-        from neuroalign.video.precomputed import find_features
+        from neuroalign.video.precomputed import find_all_features
 
-        files, problems = [], []
-        for stimulus in self.stimuli:
-            try:
-                files.append(str(find_features(self.checked.video.precomputed_dir, stimulus)))
-            except UserError as error:
-                problems.append(str(error))
+        files, problems = find_all_features(self.checked.video.precomputed_dir, self.stimuli)
         if problems:
-            raise Problems(dict.fromkeys(problems))
-        return files
+            raise Problems(problems)
+        return [str(path) for path in files.values()]
 
     @property
     def embed_gpus(self) -> int:
