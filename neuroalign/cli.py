@@ -129,12 +129,12 @@ def _config_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-# Options that choose a part of the dataset, as fMRIPrep calls them, and the filters they set.
+# Options that choose a part of the dataset, as fMRIPrep and as the configuration call them, and the filters they set.
 _FILTERS = {
-    "subject": ("--participant-label", "--participant_label"),
-    "session": ("--session-id", "--session_id", "--session-label"),
+    "subject": ("--participant-label", "--participant_label", "--subject"),
+    "session": ("--session-id", "--session_id", "--session-label", "--session"),
     "task": ("--task-id", "--task_id", "--task"),
-    "run": ("--run-id", "--run_id"),
+    "run": ("--run-id", "--run_id", "--run"),
 }
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# More problems of one kind than this share a sentence.
+MOST_SENTENCES = 5
+
 
 class UserError(Exception):
     """Something the user can mend: what is wrong, where, and what to do, in one sentence.

@@ -73,11 +73,8 @@ def _check_inputs(plan: Plan) -> None:
             check_space(fmri.atlas.image, fmri.space)
         except UserError as error:
             problems.append(str(error))
-    if plan.engine == "fmriprep" and fmri.space in fmriprep.SURFACES:
-        problems.append(
-            f"fmri.space '{fmri.space}' is a surface, and atlases are laid over volumes; set it to a volumetric space of "
-            "TemplateFlow such as MNI152NLin2009cAsym."
-        )
+    if plan.engine == "fmriprep" and (problem := fmriprep.surface_problem(fmri.space)):
+        problems.append(problem)
     if not plan.simulated and not plan.precomputed:
         from neuroalign.validate import missing_stimuli
 
@@ -314,17 +311,12 @@ class Plan(BrainPlan):
         if not self.precomputed:
             backbone = self.checked.video.backbone
             return [f"{self.out}/embeddings/{backbone}/{stimulus}.h5" for stimulus in self.stimuli]
-        from neuroalign.video.precomputed import find_features
+        from neuroalign.video.precomputed import find_all_features
 
-        files, problems = [], []
-        for stimulus in self.stimuli:
-            try:
-                files.append(str(find_features(self.checked.video.precomputed_dir, stimulus)))
-            except UserError as error:
-                problems.append(str(error))
+        files, problems = find_all_features(self.checked.video.precomputed_dir, self.stimuli)
         if problems:
-            raise Problems(dict.fromkeys(problems))
-        return files
+            raise Problems(problems)
+        return [str(path) for path in files.values()]
 
     @property
     def embed_gpus(self) -> int:

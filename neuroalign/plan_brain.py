@@ -44,12 +44,12 @@ class BrainPlan:
     @property
     def fmriprep_arguments(self) -> str:
         """The part of fMRIPrep's command line that decides what comes out."""
-        return fmriprep.arguments(self.checked)
+        return fmriprep.arguments(self.checked, self._rows.values())
 
     @property
     def fmriprep_filter(self) -> str:
         """The BIDS filter file of fMRIPrep, as JSON."""
-        return fmriprep.bids_filter(self.checked)
+        return fmriprep.bids_filter(self.checked, self._rows.values())
 
     def raw_files(self, subject: str, kind: str) -> list[str]:
         """The raw files of one kind (`bold`, `t1w`) of a person's runs."""

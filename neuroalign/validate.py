@@ -15,11 +15,9 @@ from neuroalign.bids.cache import load_index
 from neuroalign.bids.filters import listed, select_shown
 from neuroalign.bids.index import Index, build_index
 from neuroalign.config import Config
-from neuroalign.errors import Problems, UserError, nearest
+from neuroalign.errors import MOST_SENTENCES, Problems, UserError, nearest
 from neuroalign.io import open_hdf5
 
-# More missing files than this share one sentence.
-_MOST_SENTENCES = 5
 # Rows of a table that are enough to see what its columns are.
 _GLANCE = 20
 
@@ -114,7 +112,7 @@ def _fmriprep(config: Config) -> Iterator[str]:
     preprocess = config.fmri.preprocess
     if config.fmri.source != "raw" or preprocess.engine != "fmriprep":
         return
-    from neuroalign.fmri.fmriprep import SURFACES, license_problem
+    from neuroalign.fmri.fmriprep import license_problem, surface_problem
 
     if problem := license_problem(config):
         yield problem
@@ -126,11 +124,8 @@ def _fmriprep(config: Config) -> Iterator[str]:
         )
     if work and not Path(work).expanduser().is_dir():
         yield f"fmri.preprocess.fmriprep.work_dir {work} is not a folder; make it, or set another."
-    if config.fmri.space in SURFACES:
-        yield (
-            f"fmri.space '{config.fmri.space}' is a surface, and atlases are laid over volumes; set it to a volumetric space "
-            "of TemplateFlow such as MNI152NLin2009cAsym."
-        )
+    if problem := surface_problem(config.fmri.space):
+        yield problem
 
 
 def _image(path: str, deep: bool, key: str = "") -> Iterator[str]:
@@ -299,7 +294,7 @@ def missing_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     files = list(shown["stimulus_file"].unique())
     missing = [file for file in files if not os.path.lexists(file)]
     folder = config.dataset.stimuli_dir or f"{config.dataset.bids_dir}/stimuli"
-    if len(missing) > _MOST_SENTENCES:
+    if len(missing) > MOST_SENTENCES:
         yield (
             f"{len(missing)} of {len(files)} stimuli are missing, among them {', '.join(missing[:3])}; put the files "
             f"into {folder}, or set dataset.stimuli_dir to where they are."
@@ -318,17 +313,15 @@ def _features(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     import numpy as np
 
     from neuroalign.pairs.build import convolved_twice
-    from neuroalign.video.precomputed import find_features
+    from neuroalign.video.precomputed import find_all_features
 
     ends = (shown["offset"] + shown["duration"]).groupby(shown["stimulus"]).max()
-    for stimulus, end in ends.items():
-        try:
-            path = find_features(config.video.precomputed_dir, stimulus)
-            with open_hdf5(path) as file:
-                times, convolved = file["times"][()], bool(file.attrs.get("hrf_convolved", False))
-        except UserError as error:
-            yield str(error)
-            continue
+    found, problems = find_all_features(config.video.precomputed_dir, list(ends.index))
+    yield from problems
+    for stimulus, path in found.items():
+        end = ends[stimulus]
+        with open_hdf5(path) as file:
+            times, convolved = file["times"][()], bool(file.attrs.get("hrf_convolved", False))
         if convolved and config.hrf.method != "none":
             yield convolved_twice(stimulus, config.hrf.method)
         # The last window reaches half a step beyond its centre; one step more is rounding of the film's length.

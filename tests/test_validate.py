@@ -206,6 +206,26 @@ def test_many_missing_stimuli_share_a_sentence(project):
     assert "8 of 9 stimuli are missing, among them" in problem
 
 
+def test_many_missing_features_share_a_sentence(project, tmp_path):
+    set_(project, "video", backbone="precomputed", precomputed_dir=str(tmp_path / "features"))
+    rows = "".join(f"{2 * i}\t1\ttrain/{i:04d}.mp4\n" for i in range(8))
+    write_events(project, "onset\tduration\tstim_file\n" + rows)
+    features(tmp_path / "features/train__0003.h5", 8)
+    (tmp_path / "features/train__0005.h5").write_text("x")
+
+    def told() -> list[str]:
+        return [problem for problem in project.validate() if "features" in problem]
+
+    many, damaged = told()
+    assert many.startswith(
+        f"6 of 8 stimuli have no features in {tmp_path / 'features'}, among them train__0000.h5, "
+    )
+    assert "train__0005.h5 is not a readable HDF5 file" in damaged
+    for number in (0, 1):
+        features(tmp_path / f"features/train__000{number}.h5", 8)
+    assert sum("has no features 'train__" in problem for problem in told()) == 4
+
+
 def test_preprocessed_runs_need_confounds_only_if_they_are_used(project):
     folder = project.derivatives("fmriprep")
     stem = "sub-01_task-film_space-MNI152NLin2009cAsym"

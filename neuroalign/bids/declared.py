@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from neuroalign.bids.events import Showing, relative_stimulus
+from neuroalign.bids.events import OVERLAP_S, Showing, relative_stimulus
 from neuroalign.bids.filters import labels_text, listed, matching
 from neuroalign.config.dataset import Presentation
 from neuroalign.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Times in a configuration are rounded; two films may share this much.
-_OVERLAP_S = 0.05
-_INSTANT_S = 2 * _OVERLAP_S
+_REST = re.compile(r"(?i:rest(?:ing)?(?:state)?(?:eyes?)?(?:open|closed?|eo|ec)?(?:pre|post)?)(?![a-z])")
+_INSTANT_S = 2 * OVERLAP_S
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,19 @@ class Declared:
 
 
 def is_rest(task: str) -> bool:
-    """Whether a task is rest by its name: it shows no stimulus, and BIDS asks no events of it."""
-    return task.lower().startswith("rest")
+    """Whether a task is rest by its name: it shows no stimulus, and BIDS asks no events of it.
+
+    Rest is ``rest`` or ``resting``, with ``state``, eyes (``open``, ``closed``) and ``pre`` or ``post``; a number or what
+    begins with a capital letter may follow. Words that only begin so are not.
+
+    Examples
+    --------
+    >>> [is_rest(task) for task in ("rest", "restEO", "RestingState2", "restaurant")]
+    [True, True, True, False]
+    """
+    # Where all letters are capitals, they mark no beginning of another word.
+    word = task.lower() if task == task.upper() else task
+    return _REST.match(word) is not None
 
 
 def declared(
@@ -112,7 +123,7 @@ def _overlaps(shown: dict[str, list[tuple[Showing, int]]]) -> list[str]:
         # The film that ends last of those before: a long one may reach beyond its neighbour.
         ends, last = -math.inf, -1
         for showing, number in sorted(items, key=lambda item: (item[0].onset, item[1])):
-            if showing.onset < ends - _OVERLAP_S:
+            if showing.onset < ends - OVERLAP_S:
                 pairs[min(last, number), max(last, number)].append(run_id)
             lasts = _INSTANT_S if math.isnan(showing.duration) else showing.duration
             if showing.onset + lasts > ends:

@@ -23,7 +23,7 @@ One folder per subject: `anat` (bias-corrected T1w, brain mask, tissue classes, 
 template space, brain mask, references, confounds). Names and confounds follow fMRIPrep where BIDS leaves them open.
 The raw dataset is linked as `raw` in `dataset_description.json`.
 """
-_ENTITY = re.compile(r"(?:^|_)(sub|ses)-([A-Za-z0-9]+)")
+_ENTITY = re.compile(r"(?:^|_)(sub|ses)-([A-Za-z0-9+]+)")
 
 
 def stem(path: str | os.PathLike) -> str:

@@ -3,16 +3,20 @@
 Rules, in short:
 
 - Every row with a ``stim_file`` is a presentation; ``n/a`` (fixation, oddballs, responses) is skipped.
-- ``stim_file`` is relative to the stimuli folder; a leading ``stimuli/`` (as in ``bids::stimuli/…``) is dropped.
+- ``stim_file`` is relative to the stimuli folder; a leading ``stimuli/`` (as in ``bids::stimuli/…`` and
+  ``../stimuli/…``) is dropped.
 - ``duration`` of ``n/a`` or 0 stays missing: the presentation lasts as long as the stimulus.
 - ``stim_offset``, an optional column, says how many seconds into the file the presentation begins.
+- Rows equal in onset, file and offset (one per response, say) are one presentation.
 - One row per frame: rows of the same file that follow each other within `FRAME_S` seconds are one presentation, with
   the ``trial_type`` of its first row.
+- A file that is shown again while it is still shown is an error: it would be a repeat of the same volumes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import posixpath
 import re
@@ -25,6 +29,8 @@ import pandas as pd
 
 from neuroalign.errors import UserError, nearest
 from neuroalign.io import inside, read_tsv
+
+logger = logging.getLogger(__name__)
 
 RUN_COLUMNS = ("run_id", "subject", "session", "task", "run")
 PRESENTATION_COLUMNS = (
@@ -41,6 +47,8 @@ PRESENTATION_TEXT = (*RUN_COLUMNS, "stimulus", "stimulus_file", "trial_type")
 # Rows of the same file closer than this are frames of one presentation (slower than any display of frames,
 # faster than any clip).
 FRAME_S = 0.25
+# Onsets and durations are rounded; presentations may share this much.
+OVERLAP_S = 0.05
 # How far the film may run ahead of, or behind, the clock from one frame row to the next.
 _FRAME_JITTER_S = 0.1
 
@@ -96,7 +104,8 @@ def presentations(
     NoStimFile
         If there is no column ``stim_file``.
     UserError
-        If ``onset`` is missing or no number, or a stimulus lies outside the folder.
+        If ``onset`` is missing or no number, a stimulus lies outside the folder, or presentations of one stimulus
+        overlap.
     """
     return presentation_table([(run, showings(events, source or run["run_id"]))], stimuli_dir)
 
@@ -167,7 +176,9 @@ def showings(events: pd.DataFrame, source: str | Path) -> list[Showing]:
                 kind,
             )
         )
-    return _merge_frames(sorted(rows, key=lambda row: row.onset))
+    shown = _merge_frames(_distinct(sorted(rows, key=lambda row: row.onset)))
+    _check_overlap(shown, where)
+    return shown
 
 
 def _check_columns(events: pd.DataFrame, where: str) -> None:
@@ -224,9 +235,9 @@ def relative_stimulus(name: str, where: str) -> str:
     UserError
         If it leaves the folder or names no file.
     """
-    plain = name.strip().replace("\\", "/").removeprefix("bids::").removeprefix("./")
-    if plain.lstrip("/").startswith("stimuli/"):
-        plain = plain.lstrip("/").removeprefix("stimuli/")
+    plain = name.strip().replace("\\", "/").removeprefix("bids::")
+    # Relative to the dataset, or to the events table: the way up ends in the folder of the stimuli, too.
+    plain = re.sub(r"^/*(\.{1,2}/+)*stimuli/+", "", plain)
     try:
         inside("the stimuli folder", plain)
     except UserError as error:
@@ -235,6 +246,41 @@ def relative_stimulus(name: str, where: str) -> str:
     if normal == ".":
         raise UserError(f"{where} '{name}' names no file; give a path relative to the stimuli folder.")
     return normal
+
+
+def _distinct(rows: list[Showing]) -> list[Showing]:
+    """One of rows that begin the same presentation: the first, with the longest duration that any of them gives."""
+    first: dict[tuple[float, str, float], Showing] = {}
+    for row in rows:
+        key = (row.onset, row.name, row.offset)
+        known = first.setdefault(key, row)
+        if math.isnan(known.duration) or row.duration > known.duration:
+            first[key] = known._replace(duration=row.duration)
+    return list(first.values())
+
+
+def _check_overlap(shown: list[Showing], where: str) -> None:
+    """Refuse a file that is shown twice at once; different files at once are told only (a picture in a picture)."""
+    running: dict[str, Showing] = {}
+    told = False
+    for showing in shown:
+        for other in running.values():
+            # Where the end is not known before the stimulus is probed, nothing is said.
+            if math.isnan(other.duration) or showing.onset >= other.onset + other.duration - OVERLAP_S:
+                continue
+            if other.name == showing.name:
+                raise UserError(
+                    f"{where}: '{showing.name}' is shown from {other.onset:g} to {other.onset + other.duration:g} s and "
+                    f"again from {showing.onset:g} s; give each presentation one row with its own onset and duration, "
+                    "and other rows (responses) a stim_file of n/a."
+                )
+            if not told:
+                logger.info(
+                    "%s: '%s' is still shown when '%s' begins at %g s; both are used.",
+                    *(where, other.name, showing.name, showing.onset),
+                )
+                told = True
+        running[showing.name] = showing
 
 
 def _merge_frames(rows: list[Showing]) -> list[Showing]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -17,7 +18,7 @@ def select(runs: pd.DataFrame, filters: Filters) -> pd.DataFrame:
     """The runs that match every filter.
 
     Labels may carry their prefix (``sub-01``). Runs are compared as numbers (``1`` is ``01``), other labels as
-    text, or as numbers where no label matches as text.
+    text, or as numbers where no label matches as text. A number that YAML may have read in octal is refused.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ def select(runs: pd.DataFrame, filters: Filters) -> pd.DataFrame:
     Raises
     ------
     UserError
-        If a label matches no run, or the filters together leave none.
+        If a label matches no run or is ambiguous, or the filters together leave none.
     """
     keep = matching(runs, filters)
     if len(runs) and not keep.any():
@@ -64,7 +65,7 @@ def matching(runs: pd.DataFrame, labels: Filters | Presentation) -> pd.Series:
     Raises
     ------
     UserError
-        If a label matches no run.
+        If a label matches no run, or is a number that YAML makes of another label, too.
     """
     keep = pd.Series(True, index=runs.index)
     for entity in PREFIXES:
@@ -79,14 +80,38 @@ def matching(runs: pd.DataFrame, labels: Filters | Presentation) -> pd.Series:
     return keep
 
 
+def passes(entities: Mapping[str, str], filters: Filters) -> bool:
+    """Whether one run may match the filters, by the entities of its name; nothing is refused.
+
+    Parameters
+    ----------
+    entities : mapping of str to str
+        Short key to label.
+    filters : Filters
+    """
+    for entity, prefix in PREFIXES.items():
+        wanted = getattr(filters, entity)
+        found = plain_index(entities.get(prefix[:-1], ""))
+        if wanted is not None and found not in {plain_index(bare_label(entity, str(w))) for w in wanted}:
+            return False
+    return True
+
+
 def labels_text(labels: Filters | Presentation) -> str:
     """The labels asked for, in words: ``subject 01, 02; task film``."""
     asked = ((entity, getattr(labels, entity)) for entity in PREFIXES)
-    return "; ".join(f"{entity} {', '.join(wanted)}" for entity, wanted in asked if wanted is not None)
+    return "; ".join(
+        f"{entity} {', '.join(map(str, wanted))}" for entity, wanted in asked if wanted is not None
+    )
 
 
-def _matching(entity: str, label: str, present: list[str]) -> set[str]:
-    plain = bare_label(entity, label)
+def _matching(entity: str, label: str | int, present: list[str]) -> set[str]:
+    plain = bare_label(entity, str(label))
+    if isinstance(label, int) and (octal := [p for p in present if _is_octal(p, label)]):
+        raise UserError(
+            f"{entity} {label} can mean '{octal[0]}', which YAML reads as {label} (leading zeros make a number octal); "
+            f'put the label in quotes, such as "{octal[0]}".'
+        )
     exact = {p for p in present if p == plain}
     if exact and entity != "run":
         return exact
@@ -96,6 +121,11 @@ def _matching(entity: str, label: str, present: list[str]) -> set[str]:
             f"no run matches {entity} '{plain}'; found {entity}s: {listed(present)}{nearest(plain, present)}"
         )
     return found
+
+
+def _is_octal(label: str, number: int) -> bool:
+    """Whether YAML 1.1 reads a label as this number, though in decimal it is another."""
+    return bool(re.fullmatch("0[0-7]+", label)) and int(label, 8) == number != int(label)
 
 
 def listed(labels: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Runs of fMRIPrep's outputs, versions 20 to 25 (and of what writes the same names).
 
 Confounds are ``desc-confounds_regressors.tsv`` up to 20.1 and ``…_timeseries.tsv`` from 20.2 on. Of multi-echo data
-the combined image has no echo label; ``desc-optcom`` of tedana stands in where there is no ``desc-preproc``.
+the combined image has no echo label; ``desc-optcom`` of tedana stands in where there is no ``desc-preproc``. Of several
+reconstructions (``rec``), each of which fMRIPrep preprocesses, one stands for the run, as in raw data.
 Volumes are read, not surfaces.
 """
 
@@ -13,12 +14,11 @@ from typing import Any
 
 from neuroalign.bids.filters import listed
 from neuroalign.bids.metadata import Tree
-from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, plain_index
+from neuroalign.bids.naming import IMAGE, BidsName, plain_index
 from neuroalign.bids.queries import selector
 from neuroalign.bids.scan import Scope
 from neuroalign.bids.sources import (
-    DERIVED,
-    IMAGE,
+    NOT_OF_RUN,
     File,
     FoundRun,
     Source,
@@ -28,12 +28,12 @@ from neuroalign.bids.sources import (
     known_by_sidecar,
     nested,
     prefer,
+    reconstruction_rank,
 )
 from neuroalign.errors import UserError, nearest
 
 # Best first.
 _DESCRIPTIONS = ("preproc", "optcom")
-_SKIPPED = (*DERIVED, *VERSION_ENTITIES)
 
 
 class Fmriprep(Source):
@@ -49,7 +49,10 @@ class Fmriprep(Source):
         return derivatives_root(self.config)
 
     def choose(self, files: list[File]) -> dict[str, Any]:
-        """Nothing is chosen; that there are images in the space and resolution asked for is checked."""
+        """Nothing is chosen; that there are images in the space and resolution asked for is checked.
+
+        Runs without such an image are told.
+        """
         space, resolution = self.config.fmri.space, self.config.fmri.resolution
         bold = [(p, n) for p, n in files if n.suffix == "bold"]
         volumes = [(p, n) for p, n in bold if not _is_surface(n) and n.entities.get("desc") in _DESCRIPTIONS]
@@ -80,10 +83,15 @@ class Fmriprep(Source):
         query = self.queries.get("bold")
         if query and not any(map(selector(query), images)):
             raise query.mismatch(self.root, [(n, p.parent.name) for p, n in images])
+        used, where = images, f"in space '{space}' (fmri.space)"
+        if resolution is not None:
+            used = [(p, n) for p, n in images if _has_resolution(n, resolution)]
+            where += f" with resolution 'res-{resolution}' (fmri.resolution)"
+        self.tell_left_out(filter(selector(query), bold), used, where)
         return {}
 
     def runs(self, files: list[File], choice: Mapping[str, Any], raw: Tree) -> list[FoundRun]:
-        """The runs of one subject: combined before single echoes, and one resolution of each."""
+        """The runs of one subject: one reconstruction, combined before single echoes, and one resolution of each."""
         resolution = self.config.fmri.resolution
         images = list(filter(selector(self.queries.get("bold")), self._images(files)))
         if resolution is not None:
@@ -102,15 +110,15 @@ class Fmriprep(Source):
             and name.suffix in ("timeseries", "regressors")
         }
         runs = []
-        for key, versions in grouped(images, _SKIPPED).items():
+        for versions in grouped(images, (*NOT_OF_RUN, "rec")).values():
             problems: list[str] = []
             path, name = prefer(versions, _rank, "preprocessed image", problems)
-            found = FoundRun(entities_without(name, _SKIPPED), {"bold": path}, problems)
+            found = FoundRun(entities_without(name, NOT_OF_RUN), {"bold": path}, problems)
             mask = masks.get((path.parent, BidsName(dict(name.entities) | {"desc": "brain"}).key()))
             if mask:
                 found.files["mask"] = mask
-            if (path.parent, key) in confounds:
-                found.files["confounds"] = confounds[path.parent, key]
+            if (table := confounds.get((path.parent, _run_key(name)))) is not None:
+                found.files["confounds"] = table
             runs.append(found)
         return runs
 
@@ -133,7 +141,7 @@ def _is_surface(name: BidsName) -> bool:
 
 
 def _run_key(name: BidsName) -> frozenset:
-    return frozenset((k, v) for k, v in name.key() if k not in _SKIPPED)
+    return frozenset((k, v) for k, v in name.key() if k not in NOT_OF_RUN)
 
 
 def _has_resolution(name: BidsName, resolution: str) -> bool:
@@ -141,8 +149,12 @@ def _has_resolution(name: BidsName, resolution: str) -> bool:
 
 
 def _rank(name: BidsName) -> tuple:
-    """Combined before single echoes; no resolution label, then native, then by label."""
+    """The reconstruction as in raw data; combined before single echoes; no resolution label, then native, then by label."""
     resolution = name.entities.get("res")
     echo = name.entities.get("echo", "")
     description = _DESCRIPTIONS.index(name.entities["desc"])
-    return (bool(echo), echo, description, resolution is not None, resolution != "native", resolution or "")
+    return (
+        *reconstruction_rank(name),
+        *(bool(echo), echo, description),
+        *(resolution is not None, resolution != "native", resolution or ""),
+    )

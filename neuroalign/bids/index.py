@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -166,15 +167,16 @@ def _run_problems(runs: list[dict[str, Any]], source: Source) -> list[str]:
 
 
 class _Shown:
-    """What the runs show: by their events or as declared; rest, which shows nothing, is left out."""
+    """What the runs show: by their events or as declared; rest, and runs whose events show nothing, are left out."""
 
     def __init__(self, by_run: Mapping[str, Any]):
         self.by_run = dict(by_run)
         self.runs: list[dict[str, Any]] = []
         self.showings: list[tuple[dict[str, Any], list[Showing]]] = []
         self._resting: list[str] = []
+        self._blank: list[str] = []
         self._kept: list[str] = []
-        self._broken: list[str] = []
+        self._broken: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self._silent: dict[str, list[str]] = defaultdict(list)
         self._no_column: dict[str, list[tuple[str, str]]] = defaultdict(list)
 
@@ -192,17 +194,23 @@ class _Shown:
                 return
             self._silent[run["task"]].append(run["run_id"])
         elif "problem" in events:
-            self._broken.append(events["problem"])
+            sentence = events["problem"]
+            # What differs between tables with the same fault: their own path, and what they hold.
+            cause = re.sub(r"'[^']*'", "''", sentence.replace(run["events"], ""))
+            self._broken[cause].append((run["events"], sentence))
         elif "no_column" in events:
             self._no_column[run["task"]].append((run["run_id"], events["no_column"]))
+        elif not events["showings"]:
+            self._blank.append(run["run_id"])
+            return
         else:
             self._kept.append(run["run_id"])
             self.showings.append((run, [Showing(*row) for row in events["showings"]]))
         self.runs.append(run)
 
     def problems(self) -> list[str]:
-        """A sentence per broken table, and one per task whose runs show nothing."""
-        problems = list(self._broken)
+        """A sentence per fault of tables, and one per task whose runs do not say what they show."""
+        problems = [_shared(sentence, files) for sentence, files in map(_apart, self._broken.values())]
         for task, ids in self._silent.items():
             problems.append(
                 f"{listed(ids)} {'has' if len(ids) == 1 else 'have'} no events.tsv; add onset, duration and stim_file of "
@@ -210,10 +218,7 @@ class _Shown:
                 "dataset.filters.task."
             )
         for task, cases in self._no_column.items():
-            sentence = cases[0][1]
-            if len(cases) > 1:
-                more = listed(run_id for run_id, _ in cases[1:])
-                sentence = f"{sentence.removesuffix('.')}; the same holds for {more}."
+            sentence = _shared(*_apart(cases))
             problems.append(
                 f"{sentence} Or declare it in dataset.presentations, or leave task '{task}' out with "
                 "dataset.filters.task."
@@ -224,4 +229,16 @@ class _Shown:
         """Log what was passed over."""
         if self._resting:
             logger.info("left out, because rest shows no stimulus: %s", listed(self._resting))
+        if self._blank:
+            logger.info("left out, because their events name no stimulus: %s", listed(self._blank))
         unused(self.by_run, self._kept)
+
+
+def _apart(cases: list[tuple[str, str]]) -> tuple[str, list[str]]:
+    """The sentence about the first case, and what the others are about."""
+    (first, sentence), *others = cases
+    return sentence, [about for about in dict.fromkeys(about for about, _ in others) if about != first]
+
+
+def _shared(sentence: str, others: list[str]) -> str:
+    return f"{sentence.removesuffix('.')}; the same holds for {listed(others)}." if others else sentence

@@ -25,6 +25,7 @@ PREFIXES = {"subject": "sub-", "session": "ses-", "task": "task-", "run": "run-"
 
 # Versions of one acquisition, not acquisitions of their own: they are no part of a run's identity.
 VERSION_ENTITIES = ("echo", "part")
+IMAGE = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)

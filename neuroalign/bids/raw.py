@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from neuroalign.bids.metadata import Tree, sidecar
-from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, run_folder
+from neuroalign.bids.naming import IMAGE, VERSION_ENTITIES, BidsName, run_folder
 from neuroalign.bids.queries import selector
 from neuroalign.bids.scan import Scope
 from neuroalign.bids.sources import (
-    IMAGE,
     File,
     FoundRun,
     Source,
@@ -20,6 +19,7 @@ from neuroalign.bids.sources import (
     known_by_sidecar,
     natural,
     prefer,
+    reconstruction_rank,
 )
 from neuroalign.errors import UserError
 
@@ -100,7 +100,7 @@ def _version_rank(name: BidsName, raw: Tree) -> tuple:
         distance = (
             abs(float(time) - _USUAL_ECHO_S) if known else 1.0 + abs(int(echo) - 2 if echo.isdigit() else 9)
         )
-    return (bool(name.entities.get("rec")), name.entities.get("rec", ""), distance)
+    return (*reconstruction_rank(name), distance)
 
 
 def _anatomy_of(entities: dict[str, str], candidates: list[File]) -> Path:

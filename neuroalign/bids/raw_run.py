@@ -10,6 +10,7 @@ from typing import Any
 
 from neuroalign.bids.metadata import Tree, applicable, sidecar
 from neuroalign.bids.naming import (
+    IMAGE,
     VERSION_ENTITIES,
     BidsName,
     build_name,
@@ -17,8 +18,6 @@ from neuroalign.bids.naming import (
     parse_name,
     run_folder,
 )
-
-_IMAGE = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def raw_image(run_id: str, tree: Tree) -> Path:
         part = parsed.entities.get("part", "mag")
         if parsed.suffix == "bold" and plain.key() == wanted and part == "mag":
             image = name.removesuffix(".json") + ".nii.gz" if parsed.extension == ".json" else name
-            if parsed.extension in (*_IMAGE, ".json"):
+            if parsed.extension in (*IMAGE, ".json"):
                 found.append((parsed.extension == ".json", len(parsed.entities), image))
     return folder / (min(found)[2] if found else build_name(entities, "bold", ".nii.gz"))
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from neuroalign.bids.filters import listed
 from neuroalign.bids.metadata import Tree
-from neuroalign.bids.naming import VERSION_ENTITIES, parse_name
+from neuroalign.bids.naming import BidsName, parse_name
 from neuroalign.bids.queries import selector
 from neuroalign.bids.scan import Scope, State, States, file_state
 from neuroalign.bids.series_files import atlas_among, atlas_label, collected, is_series
 from neuroalign.bids.sources import (
-    DERIVED,
+    NOT_OF_RUN,
     File,
     FoundRun,
     Source,
@@ -25,13 +25,13 @@ from neuroalign.bids.sources import (
     grouped,
     nested,
     prefer,
+    reconstruction_rank,
 )
 from neuroalign.config import Config
 from neuroalign.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
 
-_SKIPPED = (*DERIVED, *VERSION_ENTITIES)
 # Between a file and a dataset in it, in what `Collected` finds.
 _IN = "::"
 
@@ -49,7 +49,7 @@ class Regional(Source):
         return derivatives_root(self.config)
 
     def choose(self, files: list[File]) -> dict[str, Any]:
-        """The atlas and the space, over all subjects."""
+        """The atlas and the space, over all subjects; runs without series in them are told."""
         series = self._series(files)
         if not series:
             raise UserError(
@@ -61,22 +61,25 @@ class Regional(Source):
             raise self.queries["bold"].mismatch(self.root, [(n, p.parent.name) for p, n in series])
         atlas = atlas_among(sorted({atlas_label(n) for _, n in passing}), self.config.fmri.atlas.name)
         of_atlas = [(p, n) for p, n in passing if atlas_label(n) == atlas]
-        return {"atlas": atlas, "space": _space(of_atlas, self.config.fmri.space)}
+        space = _space(of_atlas, self.config.fmri.space)
+        used = [(p, n) for p, n in of_atlas if n.entities.get("space", "") == space]
+        self.tell_left_out(
+            passing, used, f"of atlas '{atlas}'" + (f" in space '{space}' (fmri.space)" if space else "")
+        )
+        return {"atlas": atlas, "space": space}
 
     def runs(self, files: list[File], choice: Mapping[str, Any], raw: Tree) -> list[FoundRun]:
-        """The runs of one subject, in the chosen atlas and space; means before other statistics."""
+        """The runs of one subject, in the chosen atlas and space: one reconstruction; means before other statistics."""
         series = [
             (p, n)
             for p, n in filter(selector(self.queries.get("bold")), self._series(files))
             if atlas_label(n) == choice["atlas"] and n.entities.get("space", "") == choice["space"]
         ]
         runs = []
-        for versions in grouped(series, _SKIPPED).values():
+        for versions in grouped(series, (*NOT_OF_RUN, "rec")).values():
             problems: list[str] = []
-            path, name = prefer(
-                versions, lambda n: (n.entities.get("stat", "mean") != "mean",), "time series", problems
-            )
-            runs.append(FoundRun(entities_without(name, _SKIPPED), {"timeseries": path}, problems))
+            path, name = prefer(versions, _rank, "time series", problems)
+            runs.append(FoundRun(entities_without(name, NOT_OF_RUN), {"timeseries": path}, problems))
         return _without_concatenations(runs)
 
     def _series(self, files: list[File]) -> list[File]:
@@ -123,6 +126,10 @@ def regional(config: Config) -> Regional:
         if path.name.endswith(("_timeseries.tsv", "_timeseries.h5"))
     )
     return Collected(config) if own and collected(root) else Regional(config)
+
+
+def _rank(name: BidsName) -> tuple:
+    return (*reconstruction_rank(name), name.entities.get("stat", "mean") != "mean")
 
 
 def _without_concatenations(runs: list[FoundRun]) -> list[FoundRun]:

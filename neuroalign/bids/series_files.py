@@ -132,14 +132,25 @@ def same_atlas(label: str, wanted: str) -> bool:
     """Whether the label in a file name and a configured atlas name can mean one atlas.
 
     Letters of the label must occur in the wanted name, and its numbers among the wanted one's: ``Schaefer200`` and
-    ``schaefer_2018_200`` agree, ``4S256Parcels`` and ``4S156Parcels`` do not.
+    ``schaefer_2018_200`` agree, ``4S256Parcels`` and ``4S156Parcels`` do not. Nor do ``Schaefer100`` and
+    ``Schaefer1000``: a number is compared as a whole.
     """
-    plain = [re.sub(r"[^a-z0-9]", "", text.lower()) for text in (label, wanted)]
-    if plain[0] == plain[1] or (all(plain) and (plain[0] in plain[1] or plain[1] in plain[0])):
+    plain = [_plain_text(text) for text in (label, wanted)]
+    if plain[0] == plain[1] or _holds(*plain) or _holds(*reversed(plain)):
         return True
     words, others = (set(re.findall(r"[a-z]+", text.lower())) for text in (label, wanted))
     numbers, known = (set(re.findall(r"\d+", text)) for text in (label, wanted))
     return bool(words) and words <= others and numbers <= known
+
+
+def _plain_text(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether a text holds a part whose ends cut through no number of it."""
+    before, after = r"(?<!\d)" if part[:1].isdigit() else "", r"(?!\d)" if part[-1:].isdigit() else ""
+    return bool(part) and re.search(before + re.escape(part) + after, text) is not None
 
 
 def atlas_among(labels: list[str], wanted: str | None) -> str:
@@ -165,10 +176,10 @@ def atlas_among(labels: list[str], wanted: str | None) -> str:
         raise UserError(
             f"There are time series of several atlases ({shown}); set fmri.atlas.name to one of them."
         )
-    plain = re.sub(r"[^a-z0-9]", "", wanted.lower())
+    plain = _plain_text(wanted)
     for matches in (
         lambda label: label.lower() == plain,
-        lambda label: plain in label.lower(),
+        lambda label: _holds(label.lower(), plain),
         lambda label: same_atlas(label, wanted),
     ):
         hits = [label for label in labels if label and matches(label)]

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from neuroalign.bids.filters import listed
+from neuroalign.bids.filters import listed, passes
 from neuroalign.bids.metadata import Tree
-from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, parse_name
+from neuroalign.bids.naming import VERSION_ENTITIES, BidsName, build_name, parse_name
 from neuroalign.bids.queries import read_queries
 from neuroalign.bids.scan import Scope, States, find_files, scan
 from neuroalign.bids.series_files import MADE
@@ -27,9 +27,8 @@ from neuroalign.io import read_json
 
 logger = logging.getLogger(__name__)
 
-IMAGE = (".nii.gz", ".nii")
-# Entities that derivatives add; without them a derivative's name is that of its raw run.
-DERIVED = MADE
+# Entities that are no part of a run's identity: those that derivatives add, and versions of one acquisition.
+NOT_OF_RUN = (*MADE, *VERSION_ENTITIES)
 # Of the raw dataset, where the images are those of a derivative: events, and the metadata that the derivative lacks.
 RAW_METADATA = Scope(("func",), ("events",), watched=("bold",))
 
@@ -120,6 +119,30 @@ class Source(ABC):
     @abstractmethod
     def runs(self, files: list[File], choice: Mapping[str, Any], raw: Tree) -> list[FoundRun]:
         """The runs of one subject, from its files."""
+
+    def tell_left_out(self, there: Iterable[File], used: Iterable[File], where: str) -> None:
+        """Warn of runs that have files, but none that can be used.
+
+        Parameters
+        ----------
+        there, used : iterable of (Path, BidsName)
+            All files that stand for a run, and those in the form that the configuration asks for.
+        where : str
+            That form, for the sentence.
+        """
+        of_run = (*NOT_OF_RUN, "rec")
+        kept = grouped(used, of_run)
+        subjects = {files[0][1].entities["sub"] for files in kept.values()}
+        lost: dict[str, None] = {}
+        for key, files in grouped(there, of_run).items():
+            entities = entities_without(files[0][1], of_run)
+            if key not in kept and passes(entities, self.config.dataset.filters):
+                whole = entities["sub"] not in subjects
+                lost[f"sub-{entities['sub']}" if whole else build_name(entities)] = None
+        if lost:
+            logger.warning(
+                "left out, because nothing of them is %s: %s", where, listed(sorted(lost, key=natural))
+            )
 
     def misnamed(self, files: Iterable[File]) -> list[str]:
         """A sentence for every file that would be used if its suffix or extension were not in other letters."""
@@ -231,6 +254,12 @@ def grouped(files: Iterable[File], without: tuple[str, ...]) -> dict[frozenset, 
 def entities_without(name: BidsName, without: tuple[str, ...]) -> dict[str, str]:
     """The entities of a name but for some."""
     return {k: v for k, v in name.entities.items() if k not in without}
+
+
+def reconstruction_rank(name: BidsName) -> tuple:
+    """Of several reconstructions of one acquisition: the one without a label first, then by label."""
+    label = name.entities.get("rec", "")
+    return (bool(label), label)
 
 
 def prefer(files: list[File], rank: Callable[[BidsName], tuple], what: str, problems: list[str]) -> File:

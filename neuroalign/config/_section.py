@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import os
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+# A path of the user's, in which `~` stands for the home folder.
+UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
 class Section(BaseModel):

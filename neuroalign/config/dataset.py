@@ -6,22 +6,23 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from neuroalign.config._section import Section
+from neuroalign.config._section import Section, UserPath
 
 
 def _as_list(value):
-    # A single label, or a number that YAML made of one (`subject: 01`), is a list of one label.
+    # A single label is a list of one. A number that YAML made of a label (`subject: 01`) stays one: whether it was
+    # written in octal (`010` is read as 8) is only seen beside the labels that there are.
     if value is None:
         return None
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [str(v) for v in values]
+    return [v if type(v) is int else str(v) for v in values]
 
 
 def _empty_is_none(value):
     return [] if value is None else value
 
 
-Labels = Annotated[list[str] | None, BeforeValidator(_as_list)]
+Labels = Annotated[list[str | int] | None, BeforeValidator(_as_list)]
 
 
 class Simulate(Section):
@@ -54,7 +55,7 @@ class Filters(Section):
     session: Labels = Field(None, description="Session labels.")
     task: Labels = Field(None, description="Task labels.")
     run: Labels = Field(None, description="Run indices; `1` and `01` are the same run.")
-    bids_filter_file: str | None = Field(
+    bids_filter_file: UserPath | None = Field(
         None,
         description="BIDS filter file (JSON) in fMRIPrep's form; its queries `bold` and `t1w` choose among the images.",
     )
@@ -87,11 +88,11 @@ class Dataset(Section):
     simulate: Simulate | None = Field(
         None, description="Make this demo dataset at `bids_dir` first; absent or null for real data."
     )
-    bids_dir: str = Field("results/demo/bids", description="Root of the BIDS dataset; only ever read.")
-    derivatives: str | None = Field(
+    bids_dir: UserPath = Field("results/demo/bids", description="Root of the BIDS dataset; only ever read.")
+    derivatives: UserPath | None = Field(
         None, description="Root of the fMRIPrep or XCP-D outputs, when `fmri.source` is not `raw`."
     )
-    stimuli_dir: str | None = Field(
+    stimuli_dir: UserPath | None = Field(
         None, description="Folder of the stimulus files; null is `<bids_dir>/stimuli`."
     )
     filters: Filters = Field(default_factory=Filters, description="Which part of the dataset is used.")

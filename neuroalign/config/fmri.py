@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from neuroalign.config._section import Section
+from neuroalign.config._section import Section, UserPath
 from neuroalign.config.levels import SCHAEFER, TABLES, check_patterns, resolve_levels
 
 # A table's name becomes its mapping when the configuration is read: the rest of the package sees mappings only.
@@ -87,6 +87,7 @@ _FMRIPREP_TAKEN = {
     **dict.fromkeys(("-t", "--task-id"), "set dataset.filters.task"),
     **dict.fromkeys(("--session-label",), "set dataset.filters.session"),
     **dict.fromkeys(("--bids-filter-file",), "set dataset.filters"),
+    **dict.fromkeys(("--echo-idx",), "all echoes are combined"),
     **dict.fromkeys(("-w", "--work-dir"), "set fmri.preprocess.fmriprep.work_dir"),
     **dict.fromkeys(
         ("--nprocs", "--nthreads", "--n-cpus", "--n_cpus"), "set fmri.preprocess.fmriprep.threads"
@@ -112,7 +113,7 @@ class Preprocess(Section):
     slice_timing: bool = Field(
         True, description="Correct slice timing where the sidecar gives `SliceTiming` (native engine)."
     )
-    template: str | None = Field(
+    template: UserPath | None = Field(
         None,
         description="Brain-extracted T1w template image of `fmri.space`; null is nilearn's MNI template.",
     )
@@ -130,8 +131,8 @@ class Atlas(Section):
         None,
         description="Atlas fetched by nilearn (e.g. `schaefer_2018_200`; docs/atlases.md lists them), or a name to record.",
     )
-    image: str | None = Field(None, description="Label image (NIfTI) in `fmri.space`; wins over `name`.")
-    labels: str | None = Field(
+    image: UserPath | None = Field(None, description="Label image (NIfTI) in `fmri.space`; wins over `name`.")
+    labels: UserPath | None = Field(
         None,
         description="Label table: TSV with columns `index` and `label` (or `name`), a FreeSurfer look-up table, or two columns "
         "of text; null looks beside `image`.",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from neuroalign.config._section import Section
+from neuroalign.config._section import Section, UserPath
 from neuroalign.config.dataset import Dataset
 from neuroalign.config.evaluate import BaselineName, Evaluate, Report
 from neuroalign.config.fmri import Fmri, Hrf
@@ -27,7 +27,7 @@ def _empty_is_none(value):
 class Config(Section):
     """Everything that can be configured."""
 
-    output_dir: str = Field("results", description="Folder of everything the workflow writes.")
+    output_dir: UserPath = Field("results", description="Folder of everything the workflow writes.")
     dataset: Dataset = Field(default_factory=Dataset, description="The data set.")
     fmri: Fmri = Field(default_factory=Fmri, description="Brain side.")
     video: Video = Field(default_factory=Video, description="Video side.")

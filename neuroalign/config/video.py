@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from neuroalign.config._section import Section
+from neuroalign.config._section import Section, UserPath
 
 
 class MotionEnergy(Section):
@@ -28,7 +28,7 @@ class Video(Section):
         description="Hub id or local folder of the backbone's weights; never downloaded in a training job.",
     )
     revision: str | None = Field(None, description="Revision of hub weights (commit or tag).")
-    precomputed_dir: str | None = Field(
+    precomputed_dir: UserPath | None = Field(
         None, description="Folder of `<stimulus>.h5` feature files, for `backbone: precomputed`."
     )
     window_s: float = Field(1.0, gt=0, description="Seconds of video summarised by one embedding.")

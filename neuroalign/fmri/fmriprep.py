@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping
@@ -83,7 +84,7 @@ class Batch:
     @property
     def pattern(self) -> str:
         """The regular expression of the wildcard: rules of other batches make the same names for other people."""
-        return "|".join(self.subjects)
+        return "|".join(map(re.escape, self.subjects))
 
 
 def batches(
@@ -107,15 +108,23 @@ def batches(
     ]
 
 
-def arguments(config: Config) -> str:
+def arguments(config: Config, runs: Iterable[Mapping[str, Any]]) -> str:
     """The part of the command line that decides what comes out, quoted for a shell.
 
+    Parameters
+    ----------
+    config : Config
+    runs : iterable of mapping
+        The runs that are used: rows of the run table.
+
+    Notes
+    -----
     Paths, threads and memory are not among it: they change nothing in the outputs, so editing them reruns nothing.
     """
     fmri, chosen = config.fmri, config.fmri.preprocess.fmriprep
     words = ["--output-spaces", fmri.space + (f":res-{fmri.resolution}" if fmri.resolution else "")]
-    if len(tasks := config.dataset.filters.task or []) == 1:
-        words += ["--task-id", tasks[0].removeprefix("task-")]
+    if len(tasks := _asked(config, runs, "task")) == 1:
+        words += ["--task-id", *tasks]
     if not chosen.fs_reconall:
         words.append("--fs-no-reconall")
     if chosen.skip_bids_validation:
@@ -123,24 +132,48 @@ def arguments(config: Config) -> str:
     return shlex.join([*words, *shlex.split(chosen.options)])
 
 
-def bids_filter(config: Config) -> str:
+def bids_filter(config: Config, runs: Iterable[Mapping[str, Any]]) -> str:
     """The BIDS filter file that fMRIPrep is given, as JSON; ``{}`` where it has nothing to say.
 
+    Parameters
+    ----------
+    config : Config
+    runs : iterable of mapping
+        The runs that are used: rows of the run table.
+
+    Notes
+    -----
     The user's own file, if any, with what ``--task-id`` cannot say: several tasks, and sessions. A filter of runs is
     left to NeuroAlign, which then uses part of what fMRIPrep made.
     """
-    filters = config.dataset.filters
-    own = filters.bids_filter_file
+    own = config.dataset.filters.bids_filter_file
     queries: dict[str, Any] = read_json(own) if own else {}
-    wanted = {}
-    if len(filters.task or []) > 1:
-        wanted["task"] = [label.removeprefix("task-") for label in filters.task]
-    if filters.session:
-        wanted["session"] = [label.removeprefix("ses-") for label in filters.session]
+    rows, wanted = list(runs), {}
+    if len(tasks := _asked(config, rows, "task")) > 1:
+        wanted["task"] = tasks
+    if sessions := _asked(config, rows, "session"):
+        wanted["session"] = sessions
     if wanted:
-        # fMRIPrep takes a query as a whole for its own one, so the datatype and suffix have to be in it.
-        queries["bold"] = {"datatype": "func", "suffix": "bold"} | queries.get("bold", {}) | wanted
+        # fMRIPrep adds these entities to its own query, which has the datatype and suffix.
+        queries["bold"] = queries.get("bold", {}) | wanted
     return json.dumps(queries, sort_keys=True)
+
+
+def _asked(config: Config, runs: Iterable[Mapping[str, Any]], entity: str) -> list[str]:
+    """The labels that a filter chose, as the files have them: `1` finds `01`, which fMRIPrep has to be told."""
+    if getattr(config.dataset.filters, entity) is None:
+        return []
+    return sorted({row[entity] for row in runs} - {""})
+
+
+def surface_problem(space: str) -> str | None:
+    """That a space is a surface, as a sentence, or None."""
+    if space not in SURFACES:
+        return None
+    return (
+        f"fmri.space '{space}' is a surface, and atlases are laid over volumes; set it to a volumetric space of "
+        "TemplateFlow such as MNI152NLin2009cAsym."
+    )
 
 
 def license_file(config: Config) -> str:

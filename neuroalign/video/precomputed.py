@@ -3,12 +3,53 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from neuroalign.errors import UserError, nearest
+from neuroalign.errors import MOST_SENTENCES, UserError, nearest
 from neuroalign.io import open_hdf5
+
+
+def find_all_features(
+    precomputed_dir: str | os.PathLike | None, stimuli: Sequence[str]
+) -> tuple[dict[str, Path], list[str]]:
+    """The feature files of many stimuli, and what keeps others from being used.
+
+    Parameters
+    ----------
+    precomputed_dir : path or None
+        ``video.precomputed_dir``.
+    stimuli : sequence of str
+        Stimulus ids.
+
+    Returns
+    -------
+    files : dict of str to Path
+        By stimulus, in their order.
+    problems : list of str
+        What `find_features` says of the others; of many absent files in one sentence.
+    """
+    files: dict[str, Path] = {}
+    problems: dict[str, str] = {}
+    for stimulus in stimuli:
+        try:
+            files[stimulus] = find_features(precomputed_dir, stimulus)
+        except UserError as error:
+            # Without the folder all of them share a sentence already.
+            problems.setdefault(str(error), stimulus)
+    folder = Path(precomputed_dir or "")
+    absent = [s for s in problems.values() if not os.path.lexists(folder / f"{s}.h5")]
+    if len(absent) <= MOST_SENTENCES:
+        return files, list(problems)
+    others = [sentence for sentence, stimulus in problems.items() if stimulus not in absent]
+    names = ", ".join(f"{stimulus}.h5" for stimulus in absent[:3])
+    return files, [
+        f"{len(absent)} of {len(stimuli)} stimuli have no features in {folder}, among them {names}; put their files there, "
+        "or set video.precomputed_dir to where they are.",
+        *others,
+    ]
 
 
 def find_features(precomputed_dir: str | os.PathLike | None, stimulus: str) -> Path:

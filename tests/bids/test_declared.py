@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from neuroalign.bids.declared import is_rest
 from neuroalign.bids.index import build_index
 from neuroalign.errors import UserError
 
@@ -88,6 +89,38 @@ def test_rest_shows_nothing_unless_it_is_named(bids):
     assert build_index(bids.config(presentations=[film])).runs["task"].tolist() == ["film"]
     films = [film, film | {"task": ["rest"]}]
     assert build_index(bids.config(presentations=films)).runs["task"].tolist() == ["film", "rest"]
+
+
+@pytest.mark.parametrize(
+    ("task", "rest"),
+    [
+        *(
+            (task, True)
+            for task in ("rest", "Rest", "REST", "rest1", "REST2", "restEO", "restAP", "rest+film")
+        ),
+        *(
+            (task, True)
+            for task in ("resting", "restingstate", "RestingState", "restingStateRun2", "reststate")
+        ),
+        *(
+            (task, True)
+            for task in ("resteyesopen", "restEyesClosed", "restopen", "restclosed", "resteo", "restpre")
+        ),
+        *(
+            (task, False)
+            for task in ("restaurant", "Restaurant", "RESTAURANT", "restless", "restore", "forrest")
+        ),
+        *((task, False) for task in ("restoration2", "restopera", "film", "")),
+    ],
+)
+def test_rest_is_told_by_whole_words(task, rest):
+    assert is_rest(task) is rest
+
+
+def test_a_film_whose_name_begins_like_rest_is_shown(bids):
+    bids.run("sub-01_task-restaurant", events=None).run("sub-01_task-restEO", events=None)
+    index = build_index(bids.config(presentations=[{"stimulus": "a.mp4"}]))
+    assert (index.problems, index.runs["task"].tolist()) == ([], ["restaurant"])
 
 
 def test_a_declaration_for_a_filtered_out_run_is_no_error(bids):

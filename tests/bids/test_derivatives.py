@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from neuroalign.bids.derivatives import run_paths
 from neuroalign.bids.index import build_index
 from neuroalign.errors import UserError
 
@@ -26,6 +27,11 @@ def test_fmriprep_outputs_are_joined_with_the_events_of_the_raw_tree(bids, deriv
             assert Path(run[column]).is_relative_to(derived.root), column
         assert run["bold"].endswith(f"{run['run_id']}_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz")
         assert run["mask"] == run["bold"].replace("desc-preproc_bold", "desc-brain_mask")
+
+
+def test_folders_keep_labels_with_a_plus():
+    files = run_paths("sub-a+b_ses-1+2_task-x", "out", space="T1w")
+    assert {path.parent.as_posix() for path in files.values()} == {"out/sub-a+b/ses-1+2/func"}
 
 
 def test_a_resolution_label_is_found_and_the_native_one_preferred(bids, derived):

@@ -60,6 +60,8 @@ def test_one_row_per_clip_skips_fixation_and_oddballs():
         "/stimuli/film.mp4",
         "./film.mp4",
         "bids::stimuli/film.mp4",
+        "../stimuli/film.mp4",
+        "./../../stimuli/film.mp4",
         "a/../film.mp4",
     ],
 )
@@ -70,7 +72,15 @@ def test_the_prefix_of_the_stimuli_folder_is_optional(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["../film.mp4", "/etc/passwd", "stimuli/../../x.mp4", "a/../../b.mp4", "bids::../x.mp4"]
+    "name",
+    [
+        "../film.mp4",
+        "/etc/passwd",
+        "stimuli/../../x.mp4",
+        "a/../../b.mp4",
+        "bids::../x.mp4",
+        "../stimuli/../../x.mp4",
+    ],
 )
 def test_a_stimulus_outside_the_folder_is_refused(name):
     with pytest.raises(UserError, match=r"events.tsv: stim_file .* points outside the stimuli folder"):
@@ -114,6 +124,50 @@ def test_rows_of_frames_become_one_presentation(durations, offsets):
 
 def test_clips_shown_twice_in_a_row_stay_two_presentations():
     assert len(shown("onset duration stim_file\n0 3 a.mp4\n3 3 a.mp4")) == 2
+
+
+def test_a_row_per_response_is_no_repeat_of_the_film():
+    table = shown(
+        """
+        onset duration stim_file stim_offset trial_type
+        0 60 a.mp4 0 yes
+        0 60 b.mp4 0 yes
+        0 n/a a.mp4 0 no
+        0 60 a.mp4 n/a no
+        70 n/a a.mp4 0 yes
+        70 60 a.mp4 0 no
+        """
+    )
+    assert table["stimulus"].tolist() == ["a", "b", "a"]
+    assert table["onset"].tolist() == [0.0, 0.0, 70.0]
+    assert table["duration"].tolist() == [60.0] * 3
+    assert table["trial_type"].tolist() == ["yes"] * 3
+
+
+def test_frames_with_several_rows_each_are_one_presentation():
+    rows = "\n".join(f"{frame * 0.1:.1f} .1 a.mp4" for frame in range(20) for _ in range(2))
+    table = shown(f"onset duration stim_file\n{rows}")
+    np.testing.assert_allclose(table[["onset", "duration"]], [[0.0, 2.0]])
+
+
+@pytest.mark.parametrize("between", ["", "20 5 b.mp4\n", "20 70 b.mp4\n"])
+def test_a_file_that_is_shown_twice_at_once_is_refused(between):
+    with pytest.raises(
+        UserError, match=r"^events.tsv: 'a.mp4' is shown from 10 to 70 s and again from 40 s; give"
+    ):
+        shown(f"onset duration stim_file\n10 60 a.mp4\n{between}40 60 a.mp4")
+
+
+def test_a_short_showing_within_a_long_one_does_not_hide_it():
+    with pytest.raises(UserError, match="is shown from 0 to 2 s and again"):
+        shown("onset duration stim_file stim_offset\n0 2 a.mp4 0\n0 9 b.mp4 0\n1.9 1 a.mp4 5\n")
+
+
+def test_different_files_at_once_are_told_only(caplog):
+    caplog.set_level("INFO")
+    table = shown("onset duration stim_file\n0 60 a.mp4\n10 5 b.mp4\n60 60 a.mp4\n119.97 9 a.mp4")
+    assert table["stimulus"].tolist() == ["a", "b", "a", "a"]
+    assert "events.tsv: 'a.mp4' is still shown when 'b.mp4' begins at 10 s" in caplog.text
 
 
 def test_a_jump_in_the_film_ends_a_presentation():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
 from neuroalign.bids.index import build_index
 from neuroalign.errors import UserError
@@ -37,6 +38,31 @@ def test_filters_take_labels_with_or_without_prefix(bids, filters, expected):
 def test_a_number_names_a_padded_label_only_if_no_label_is_that_number(bids):
     bids.run("sub-1_task-film").run("sub-01_task-film")
     assert build_index(bids.config(subject=1)).runs["subject"].tolist() == ["1"]
+
+
+def octal_trap(bids):
+    return bids.run("sub-008_task-film_run-1").run("sub-010_task-film_run-010")
+
+
+@pytest.mark.parametrize("written", ["{subject: 010}", "{subject: [008, 010]}", "{run: 010}"])
+def test_a_label_that_yaml_reads_in_octal_is_refused(bids, written):
+    octal_trap(bids)
+    with pytest.raises(UserError, match=r"can mean '010', which YAML reads as 8 .* put the label in quotes"):
+        build_index(bids.config(**yaml.safe_load(written)))
+
+
+def test_a_declaration_with_a_label_that_yaml_reads_in_octal_is_refused(bids):
+    octal_trap(bids)
+    films = yaml.safe_load("[{stimulus: a.mp4, subject: 010}]")
+    (problem,) = build_index(bids.config(presentations=films)).problems
+    assert problem.startswith("dataset.presentations[0]: subject 8 can mean '010'")
+
+
+@pytest.mark.parametrize(("written", "subject"), [('"010"', "010"), ("'8'", "008"), ("008", "008")])
+def test_quoted_labels_and_those_that_are_no_octal_number_are_taken(bids, written, subject):
+    octal_trap(bids)
+    filters = yaml.safe_load(f"{{subject: {written}}}")
+    assert build_index(bids.config(**filters)).runs["subject"].tolist() == [subject]
 
 
 @pytest.mark.parametrize(

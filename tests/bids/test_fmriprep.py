@@ -75,6 +75,12 @@ def without_sidecars(tree):
     return volumes(tree, f"{FUNC}/{RUN}", sidecar=False)
 
 
+def several_reconstructions(tree):
+    for reconstruction in ("_rec-b", "_rec-a", ""):
+        volumes(tree, f"{FUNC}/sub-01_task-film{reconstruction}_run-1")
+    return tree
+
+
 def other_padding(tree):
     return volumes(tree, f"{FUNC}/sub-01_task-film_run-01")
 
@@ -120,6 +126,7 @@ PLANS = [
     (native_resolution, f"{RUN}_space-{MNI}_res-native_desc-preproc", "timeseries"),
     (combined_and_single_echoes, f"{RUN}_space-{MNI}_desc-preproc", "timeseries"),
     (combined_by_tedana, f"{RUN}_space-{MNI}_desc-optcom", "timeseries"),
+    (several_reconstructions, f"{RUN}_space-{MNI}_desc-preproc", "timeseries"),
     (both_confounds, f"{RUN}_space-{MNI}_desc-preproc", "timeseries"),
 ]
 # Nested in the raw dataset or beside it: every layout lies in one of these places, every place holds several.
@@ -166,6 +173,18 @@ def test_sessions_are_optional_and_only_what_was_preprocessed_is_used(bids, deri
     assert index.runs["run_id"].tolist() == ["sub-01_ses-b_task-film", "sub-02_task-film"]
 
 
+def test_two_reconstructions_are_one_run_with_the_files_of_one(bids, derived):
+    for reconstruction in ("dis2d", "dis3d"):
+        name = f"sub-01_task-film_rec-{reconstruction}_run-1"
+        bids.run(name)
+        volumes(derived, f"{FUNC}/{name}")
+    config = bids.config("fmriprep", derived.root)
+    (row,) = build_index(config).runs.to_dict("records")
+    assert row["run_id"] == build_index(bids.config()).runs["run_id"].item()
+    for column in ("bold", "mask", "confounds", "events"):
+        assert "_rec-dis2d_" in row[column]
+
+
 @pytest.mark.parametrize(
     ("resolution", "found"),
     [(None, "_res-native_"), (2, "_res-02_"), ("02", "_res-02_"), ("res-1", "_res-1_"), ("native", "native")],
@@ -179,13 +198,35 @@ def test_the_resolution_asked_for_is_used(bids, derived, resolution, found):
     assert found in row["mask"]
 
 
-def test_a_resolution_that_one_subject_lacks_leaves_that_subject_out(bids, derived):
+def test_a_resolution_that_one_subject_lacks_leaves_that_subject_out_and_says_so(bids, derived, caplog):
     for subject, label in (("01", "_res-2"), ("02", "")):
         bids.run(f"sub-{subject}_task-film")
         volumes(derived, f"sub-{subject}/func/sub-{subject}_task-film", space=f"_space-{MNI}{label}")
     index = build_index(bids.config("fmriprep", derived.root, resolution="2"))
     assert index.runs["subject"].tolist() == ["01"]
     assert index.problems == []
+    assert (
+        f"left out, because nothing of them is in space '{MNI}' (fmri.space) with resolution 'res-2' "
+        "(fmri.resolution): sub-02"
+    ) in caplog.text
+    caplog.clear()
+    build_index(bids.config("fmriprep", derived.root, resolution="2", subject="01"))
+    assert "left out" not in caplog.text
+
+
+def test_subjects_and_runs_in_other_spaces_only_are_named(bids, derived, caplog):
+    for subject in ("01", "02", "03", "04"):
+        bids.run(f"sub-{subject}_task-film")
+    bids.run("sub-01_task-clips")
+    volumes(derived, f"{FUNC}/sub-01_task-film").file(
+        f"{FUNC}/sub-01_task-film_echo-1_desc-preproc_bold.nii.gz"
+    )
+    volumes(derived, f"{FUNC}/sub-01_task-clips", space="_space-T1w")
+    volumes(derived, "sub-02/func/sub-02_task-film", space="")
+    derived.file("sub-03/func/sub-03_task-film_hemi-L_space-fsaverage_bold.func.gii")
+    build_index(bids.config("fmriprep", derived.root))
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.endswith(f"is in space '{MNI}' (fmri.space): sub-01_task-clips, sub-02, sub-03")
 
 
 def test_single_echoes_alone_are_a_choice_that_is_made_by_the_first(bids, derived):

@@ -262,6 +262,13 @@ def escaping_stimulus(tree):
     )
 
 
+def the_same_fault_in_many_tables(tree):
+    for subject in range(1, 5):
+        row = f"0\t3\t../{subject}.mp4" if subject < 4 else "soon\t3\ta.mp4"
+        tree.run(f"sub-0{subject}_task-film", events=f"onset\tduration\tstim_file\n{row}\n")
+    return tree
+
+
 def broken_sidecar(tree):
     return tree.run("sub-01_task-film").run("sub-02_task-film").file("task-film_bold.json", "{")
 
@@ -288,8 +295,25 @@ PROBLEMS = [
     (empty_events, [r"sub-02_task-film_events.tsv is not a readable TSV"]),
     (events_without_stimuli, [r"No run shows a stimulus"]),
     (escaping_stimulus, [r"stim_file '\.\./x.mp4' points outside"]),
+    (
+        the_same_fault_in_many_tables,
+        [
+            r"/sub-01_task-film_events.tsv: stim_file '../1.mp4' points .* are read; the same holds for "
+            r"\S*/sub-02_task-film_events.tsv, \S*/sub-03_task-film_events.tsv\.$",
+            r"sub-04_task-film_events.tsv: onset is 'soon' in line 2",
+        ],
+    ),
     (broken_sidecar, [r"task-film_bold.json is not valid JSON"]),
 ]
+
+
+def test_a_run_whose_events_show_nothing_is_left_out_and_told(bids, caplog):
+    caplog.set_level("INFO")
+    events_without_stimuli(bids).run("sub-02_task-film")
+    index = build_index(bids.config())
+    assert index.problems == []
+    assert index.runs["run_id"].tolist() == ["sub-02_task-film"]
+    assert "left out, because their events name no stimulus: sub-01_task-film" in caplog.text
 
 
 @pytest.mark.parametrize(("layout", "expected"), PROBLEMS, ids=lambda v: getattr(v, "__name__", ""))

@@ -276,7 +276,9 @@ PROBLEMS = [
     (anatomy_in_small_letters, [r"sub-01 has no T1w image", r"sub-01_t1w.nii.gz .* end in '_T1w.nii.gz'"]),
     (
         equal_broken_events,
-        [r"sub-01_.*_events.tsv: onset is 'soon'", r"sub-02_.*_events.tsv: onset is 'soon'"],
+        [
+            r"sub-01_.*_events.tsv: onset is 'soon' in line 2.*; the same holds for \S*/sub-02_.*_events.tsv\.$"
+        ],
     ),
     (not_a_number, [r"RepetitionTime of .* is '2 s': give the seconds"]),
 ]

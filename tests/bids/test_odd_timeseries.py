@@ -67,8 +67,14 @@ def metadata_above(tree):
     return tree.file("seg-4S156Parcels_timeseries.json", {"RepetitionTime": 1.0})
 
 
+def reconstructions(tree):
+    name = "sub-01_ses-1_task-film{}_run-1_seg-4S156Parcels_stat-mean"
+    return tree.series(name.format("_rec-norm")).series(name.format(""))
+
+
 PLANS = [
     xcp_d_0_7,
+    reconstructions,
     xcp_d_0_5,
     giga_connectome,
     other_statistics,
@@ -98,6 +104,39 @@ def test_series_of_a_pipeline_give_their_plan(bids, new_tree, layout, place):
     assert row["events"] == str(bids.root / f"{FUNC}/{RUN}_events.tsv")
     assert row["tr"] == 1.0
     assert row["bold"] == row["t1w"] == row["mask"] == ""
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        (["Schaefer100", "Schaefer200"], "Schaefer1000"),
+        (["Schaefer1000", "Schaefer200"], "Schaefer100"),
+        (["4S1156Parcels", "Tian"], "4S156Parcels"),
+        (["14S156Parcels", "Tian"], "4S156Parcels"),
+    ],
+)
+def test_an_atlas_of_another_size_is_not_taken(bids, derived, there, wanted):
+    bids.run(RUN)
+    for label in there:
+        derived.series(f"{RUN}_seg-{label}")
+    with pytest.raises(UserError, match=f"no time series of atlas '{wanted}'; found atlases"):
+        build_index(bids.config("timeseries", derived.root, atlas={"name": wanted}))
+
+
+def test_subjects_without_series_of_the_atlas_are_named(bids, derived, caplog):
+    for subject, label in (("01", "Tian"), ("01", "Glasser"), ("02", "Glasser"), ("03", "Tian")):
+        bids.run(f"sub-{subject}_task-film")
+        derived.series(f"sub-{subject}_task-film_seg-{label}")
+    index = build_index(bids.config("timeseries", derived.root, atlas={"name": "Tian"}))
+    assert index.runs["subject"].tolist() == ["01", "03"]
+    assert "left out, because nothing of them is of atlas 'Tian': sub-02" in caplog.text
+
+
+def test_an_only_atlas_of_another_size_is_told(bids, derived, caplog):
+    bids.run(RUN)
+    derived.series(f"{RUN}_seg-Schaefer100")
+    build_index(bids.config("timeseries", derived.root, atlas={"name": "Schaefer1000"}))
+    assert "is 'Schaefer1000', but all time series are of atlas 'Schaefer100'" in caplog.text
 
 
 def test_uneven_subjects_sessions_and_rest(bids, derived):

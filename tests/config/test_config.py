@@ -54,9 +54,35 @@ def test_numbers_given_as_text_are_numbers():
 
 
 def test_labels_survive_yaml_numbers():
+    # Whether a number was written in octal is judged where the labels of the dataset are known.
     config = parse_config({**DEMO, "dataset": {"simulate": {}, "filters": {"subject": 1, "run": [1, "02"]}}})
-    assert config.dataset.filters.subject == ["1"]
-    assert config.dataset.filters.run == ["1", "02"]
+    assert config.dataset.filters.subject == [1]
+    assert config.dataset.filters.run == [1, "02"]
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = parse_config(
+        {
+            "output_dir": "~/out",
+            "dataset": {
+                **{key: f"~/{key}" for key in ("bids_dir", "derivatives", "stimuli_dir")},
+                "filters": {"bids_filter_file": "~/filter.json"},
+            },
+            "fmri": {
+                "atlas": {"image": "~/a~b.nii.gz", "labels": "~/a.tsv"},
+                "preprocess": {"template": "~/t.nii"},
+            },
+            "video": {"precomputed_dir": "~/features"},
+        }
+    )
+    for key in ("bids_dir", "derivatives", "stimuli_dir"):
+        assert getattr(config.dataset, key) == f"/home/me/{key}"
+    assert config.output_dir == "/home/me/out"
+    assert config.dataset.filters.bids_filter_file == "/home/me/filter.json"
+    assert (config.fmri.atlas.image, config.fmri.atlas.labels) == ("/home/me/a~b.nii.gz", "/home/me/a.tsv")
+    assert config.fmri.preprocess.template == "/home/me/t.nii"
+    assert config.video.precomputed_dir == "/home/me/features"
 
 
 def test_plain_values_round_trip():

@@ -285,16 +285,22 @@ def test_without_the_command_or_license_the_job_says_so_at_once(study, absent):
     study.run_of("sub-01_task-film_run-1")
     if absent == "command":
         (study.folder / "bin/fmriprep").unlink()
-        words = "there is no command 'fmriprep'; run the workflow with --sdm apptainer"
+        words = [
+            "there is no command 'fmriprep'; run the workflow with --sdm apptainer",
+            "or install fMRIPrep.",
+        ]
     else:
         (study.folder / "license.txt").unlink()
-        words = "the FreeSurfer license"
+        words = [
+            f"the FreeSurfer license '{study.folder}/license.txt' is not there",
+            "fs_license to the file.",
+        ]
     # Nothing but the system's programs, in case fMRIPrep is installed here.
     path = f"{study.folder / 'bin'}:/usr/bin:/bin"
     code, text = study.call(series_file("sub-01_task-film_run-1"), path=path)
     assert code != 0
-    assert f"neuroalign fmriprep: sub-01: {words}" in text
-    assert "or install fMRIPrep." in text or absent == "license"
+    assert f"neuroalign fmriprep: sub-01: {words[0]}" in text
+    assert words[1] in text
 
 
 def test_the_container_sees_the_dataset_read_only(study):
@@ -317,7 +323,7 @@ def test_the_container_sees_the_dataset_read_only(study):
     assert len(binds) == len(set(binds))
     assert called["python_path"] is None
     assert called["task_id"] is None
-    assert called["filter"] == {"bold": {"datatype": "func", "suffix": "bold", "task": ["film", "other"]}}
+    assert called["filter"] == {"bold": {"task": ["film", "other"]}}
     assert "exec --home" in (study.folder / "apptainer.called").read_text()
     assert read_series(study.folder / series_file("sub-01_task-film_run-1")).levels["high"].shape == (
         VOLUMES,
@@ -325,15 +331,39 @@ def test_the_container_sees_the_dataset_read_only(study):
     )
 
 
+def test_fmriprep_is_told_labels_as_the_files_have_them(study, monkeypatch):
+    for session in ("01", "02"):
+        for task in ("1", "02", "x"):
+            study.run_of(f"sub-01_ses-{session}_task-{task}")
+    study.run_of("sub-01_ses-01_task-x_acq-b")
+    study.filters |= {"session": ["ses-1"], "task": [2]}
+    monkeypatch.chdir(study.folder)
+    plan = make_plan(study.config)
+    assert "--task-id 02 " in plan.fmriprep_arguments
+    assert json.loads(plan.fmriprep_filter) == {"bold": {"session": ["01"]}}
+    study.filters |= {"session": None, "task": [1, "2"]}
+    plan = make_plan(study.config)
+    assert "--task-id" not in plan.fmriprep_arguments
+    assert json.loads(plan.fmriprep_filter) == {"bold": {"task": ["02", "1"]}}
+
+
+def test_labels_with_a_plus_are_planned_to_the_end(study):
+    study.run_of("sub-a+b_ses-1+2_task-part1+2_run-1").run_of("sub-c_task-part1+2")
+    planned = study.planned()
+    assert planned["fmriprep"] == planned["fmriprep_2"] == 1
+    assert planned["extract"] == 2
+
+
 def test_a_filter_of_sessions_joins_the_users_own_file(study, tmp_path):
     own = tmp_path / "own.json"
     own.write_text('{"t1w": {"acquisition": "mprage"}, "bold": {"suffix": "bold", "echo": "2"}}')
     study.filters["session"] = ["ses-b"]
-    assert json.loads(fmriprep.bids_filter(parse_config(study.config)))["bold"]["session"] == ["b"]
+    runs = [{"task": "film", "session": "b"}]
+    assert json.loads(fmriprep.bids_filter(parse_config(study.config), runs)) == {"bold": {"session": ["b"]}}
     study.filters["bids_filter_file"] = str(own)
-    made = json.loads(fmriprep.bids_filter(parse_config(study.config)))
+    made = json.loads(fmriprep.bids_filter(parse_config(study.config), runs))
     assert made["t1w"] == {"acquisition": "mprage"}
-    assert made["bold"] == {"datatype": "func", "suffix": "bold", "echo": "2", "session": ["b"]}
+    assert made["bold"] == {"suffix": "bold", "echo": "2", "session": ["b"]}
 
 
 @pytest.mark.parametrize(
@@ -342,6 +372,7 @@ def test_a_filter_of_sessions_joins_the_users_own_file(study, tmp_path):
         ({"options": "--output-spaces T1w"}, "--output-spaces is set by NeuroAlign: set fmri.space"),
         ({"options": "-w /tmp"}, "-w is set by NeuroAlign"),
         ({"options": "--mem=3"}, "set fmri.preprocess.fmriprep.mem_mb"),
+        ({"options": "--echo-idx 2"}, "--echo-idx is set by NeuroAlign: all echoes are combined"),
         ({"options": "'open"}, "the quotes do not match"),
         ({"container": "an image"}, "without spaces"),
     ],
@@ -391,3 +422,4 @@ def test_a_surface_is_no_space_for_an_atlas(study, monkeypatch):
     values["fmri"]["space"] = "fsaverage5"
     with pytest.raises(Problems, match="is a surface"):
         make_plan(values)
+    assert sum("fsaverage5' is a surface" in sentence for sentence in validate(parse_config(values))) == 1

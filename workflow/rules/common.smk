@@ -24,9 +24,10 @@ OUT = PLAN.out
 
 
 wildcard_constraints:
-    folder="sub-[A-Za-z0-9]+(/ses-[A-Za-z0-9]+)?",
-    run_id="sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*",
-    anatomy="sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*",
+    # Labels are those of neuroalign.bids.naming.LABEL.
+    folder="sub-[A-Za-z0-9+]+(/ses-[A-Za-z0-9+]+)?",
+    run_id="sub-[A-Za-z0-9+]+(_[a-z]+-[A-Za-z0-9+]+)*",
+    anatomy="sub-[A-Za-z0-9+]+(_[a-z]+-[A-Za-z0-9+]+)*",
     stimulus="[^/]+",
     branch=r"(fold-\d+_)?seed-\d+",
     method="(?!neuroalign/)[a-z_]+",
