@@ -22,6 +22,7 @@ from neuroalign.bids.raw_run import RawRun, find_raw_run
 from neuroalign.bids.series_files import companions
 from neuroalign.config.fmri import Clean, Fmri
 from neuroalign.errors import UserError
+from neuroalign.fmri.acquisition import number
 from neuroalign.fmri.atlas import assign_levels
 from neuroalign.fmri.clean import check_kept, interpolate
 from neuroalign.fmri.label_table import labels_beside, read_labels
@@ -35,6 +36,8 @@ from neuroalign.io import read_tsv
 logger = logging.getLogger(__name__)
 # Columns of XCP-D's outliers table: what was censored last is what is missing from the series.
 _CENSORED_BY = ("interpolation", "denoising", "framewise_displacement", "dvars")
+# giga_connectome since 0.6: how many rows scrubbing has removed, from wherever.
+_SCRUBBED = "NumberOfVolumesDiscardedByMotionScrubbing"
 
 
 def extract_timeseries(
@@ -75,7 +78,7 @@ def extract_timeseries(
     values, kept = _rows_on_the_clock(
         table, beside.get("outliers") if table.times is None else None, Path(path).name
     )
-    clock = _clock(values, table, kept, metadata, raw, row, config, path)
+    clock = _clock(table, len(kept), metadata, raw, row, config, path, gapless="outliers" in beside)
 
     data, assigned, present = sort_into_levels(values, labels, levels, Path(path).name)
     keep = present & kept & ~unsteady(None, len(kept), config.timing, clock.discarded)
@@ -308,16 +311,18 @@ def _rows_on_the_clock(table: Table, outliers: Path | None, name: str) -> tuple[
 
 
 def _clock(
-    values: np.ndarray,
     table: Table,
-    kept: np.ndarray,
+    rows: int,
     metadata: dict[str, Any],
     raw: RawRun,
     row: Mapping[str, Any],
     config: Fmri,
     path: str,
+    *,
+    gapless: bool,
 ) -> Clock:
-    rows, name = len(kept), Path(path).name
+    """The clock of `rows` volumes; `gapless` if what was censored has been put back."""
+    name = Path(path).name
     if table.times is not None:
         times = table.times + config.timing.onset_shift_s
         tr = metadata.get("RepetitionTime") or float(np.median(np.diff(times)))
@@ -327,14 +332,13 @@ def _clock(
     )
     if not has_tr and "SamplingFrequency" not in metadata and row.get("tr"):
         metadata = metadata | {"RepetitionTime": float(row["tr"])}
-    missing = 0 if raw.volumes is None else raw.volumes - rows
-    # Scrubbing by giga_connectome removes rows from the middle, and nothing says which.
-    if missing > 0 and "scrub" in name.lower() and config.timing.discarded_volumes is None:
+    scrubbed = None if metadata.get(_SCRUBBED) is None else number(metadata, _SCRUBBED, name)
+    if scrubbed:
         raise UserError(
-            f"{name} has {rows} of {raw.volumes} volumes, and nothing tells which were scrubbed; make the series again "
-            "with a strategy that keeps all volumes."
+            f"{name} lacks {scrubbed:g} volumes that were scrubbed, and nothing tells which; make the series again with a "
+            "strategy that keeps all volumes."
         )
-    return run_clock(rows, metadata, raw, config.timing, name)
+    return run_clock(rows, metadata, raw, config.timing, name, gapless=gapless or scrubbed is not None)
 
 
 def _motion(path: Path | None, volumes: int) -> tuple[np.ndarray | None, np.ndarray | None]:
