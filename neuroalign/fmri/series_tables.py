@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from neuroalign.bids.series_files import hdf5_series, same_atlas
+from neuroalign.bids.series_files import hdf5_series, own_times, said, same_atlas, with_step
 from neuroalign.errors import UserError
 from neuroalign.io import open_hdf5, read_strings
 
@@ -231,7 +231,8 @@ def _plain(file: h5py.File, path: str | os.PathLike) -> Table:
         raise UserError(
             f"{path}: /data has {values.shape[1]} columns, but /labels {len(labels)} entries{swapped}."
         )
-    return Table(values, labels, *_own_clock(file, len(values), path), _said(file.attrs, file["data"].attrs))
+    times, keep = _own_clock(file, len(values), path)
+    return Table(values, labels, times, keep, with_step(said(file.attrs, file["data"].attrs), times))
 
 
 def _roi_series(file: h5py.File, path: str | os.PathLike) -> Table:
@@ -241,7 +242,8 @@ def _roi_series(file: h5py.File, path: str | os.PathLike) -> Table:
     levels = {name: read_strings(group[name]["unit_label"]) for name in names}
     values = np.concatenate(list(parts.values()), axis=1)
     labels = [label for own in levels.values() for label in own]
-    return Table(values, labels, *_own_clock(file, len(values), path), _said(file.attrs), levels)
+    times, keep = _own_clock(file, len(values), path)
+    return Table(values, labels, times, keep, with_step(said(file.attrs), times), levels)
 
 
 def _collection(
@@ -261,7 +263,7 @@ def _collection(
             "fmri.atlas.name to one of them."
         )
     dataset = file[found[0].dataset]
-    return Table(_matrix(dataset, path), None, metadata=_said(dataset.attrs) | {"Atlas": found[0].atlas})
+    return Table(_matrix(dataset, path), None, metadata=said(dataset.attrs) | {"Atlas": found[0].atlas})
 
 
 def _matrix(dataset: h5py.Dataset, path: str | os.PathLike) -> np.ndarray:
@@ -277,23 +279,9 @@ def _matrix(dataset: h5py.Dataset, path: str | os.PathLike) -> np.ndarray:
 def _own_clock(
     file: h5py.File, rows: int, path: str | os.PathLike
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    times = np.asarray(file["times"][()], np.float64) if "times" in file else None
+    times = own_times(file, path)
     keep = np.asarray(file["keep"][()], bool) if "keep" in file else None
     for name, given in (("times", times), ("keep", keep)):
         if given is not None and given.shape != (rows,):
             raise UserError(f"{path}: /{name} has shape {given.shape}, but there are {rows} volumes.")
-    if times is not None and not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-        raise UserError(f"{path}: /times must increase; they are seconds at the middle of each volume.")
     return times, keep
-
-
-def _said(*attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of a file or dataset in the words of a sidecar."""
-    words = {"tr": "RepetitionTime", "atlas": "Atlas", "space": "Space"}
-    said: dict[str, Any] = {}
-    for source in attributes:
-        for key, value in source.items():
-            value = value.item() if isinstance(value, np.generic) else value
-            if isinstance(value, (str, int, float)) and value != "":
-                said[words.get(key, key)] = value
-    return said

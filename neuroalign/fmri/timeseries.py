@@ -6,6 +6,7 @@ Reading a file is `fmri.series_tables`; here its columns become levels, its rows
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -19,10 +20,10 @@ from neuroalign.bids.derivatives import dataset_root
 from neuroalign.bids.metadata import sidecar
 from neuroalign.bids.naming import parse_entities
 from neuroalign.bids.raw_run import RawRun, find_raw_run
+from neuroalign.bids.repetition import TOLERANCE_S, agreed_tr, number
 from neuroalign.bids.series_files import companions
 from neuroalign.config.fmri import Clean, Fmri
 from neuroalign.errors import UserError
-from neuroalign.fmri.acquisition import number
 from neuroalign.fmri.atlas import assign_levels
 from neuroalign.fmri.clean import check_kept, interpolate
 from neuroalign.fmri.label_table import labels_beside, read_labels
@@ -72,13 +73,13 @@ def extract_timeseries(
     entities = parse_entities(name)
     table = read_table(path, entities, config.atlas.name)
     metadata = _metadata(path) | table.metadata
-    raw = find_raw_run(name, bids_dir)
+    raw = find_raw_run(name, bids_dir, row.get("raw_volumes"))
     labels, levels, label_file = regions(table, config, path, raw)
     beside = companions(path)
     values, kept = _rows_on_the_clock(
         table, beside.get("outliers") if table.times is None else None, Path(path).name
     )
-    clock = _clock(table, len(kept), metadata, raw, row, config, path, gapless="outliers" in beside)
+    clock = _clock(table, len(kept), metadata, raw, config, path, gapless="outliers" in beside)
 
     data, assigned, present = sort_into_levels(values, labels, levels, Path(path).name)
     keep = present & kept & ~unsteady(None, len(kept), config.timing, clock.discarded)
@@ -315,7 +316,6 @@ def _clock(
     rows: int,
     metadata: dict[str, Any],
     raw: RawRun,
-    row: Mapping[str, Any],
     config: Fmri,
     path: str,
     *,
@@ -324,14 +324,10 @@ def _clock(
     """The clock of `rows` volumes; `gapless` if what was censored has been put back."""
     name = Path(path).name
     if table.times is not None:
-        times = table.times + config.timing.onset_shift_s
-        tr = metadata.get("RepetitionTime") or float(np.median(np.diff(times)))
-        return Clock(times, float(tr), max(0, int(np.floor(table.times[0] / float(tr) + 1e-3))))
-    has_tr = any(
-        k in source for source in (metadata, raw.metadata) for k in ("RepetitionTime", "VolumeTiming")
-    )
-    if not has_tr and "SamplingFrequency" not in metadata and row.get("tr"):
-        metadata = metadata | {"RepetitionTime": float(row["tr"])}
+        notes: list[str] = []
+        tr = agreed_tr(metadata, raw.metadata, None, name, notes)
+        before = max(0, math.floor((table.times[0] + TOLERANCE_S) / tr))
+        return Clock(table.times + config.timing.onset_shift_s, tr, before, tuple(notes))
     scrubbed = None if metadata.get(_SCRUBBED) is None else number(metadata, _SCRUBBED, name)
     if scrubbed:
         raise UserError(

@@ -21,27 +21,11 @@ import pandas as pd
 from neuroalign.bids.derivatives import dataset_root
 from neuroalign.bids.metadata import sidecar
 from neuroalign.bids.raw_run import RawRun, find_raw_run
+from neuroalign.bids.repetition import TOLERANCE_S, agreed_tr, header_timing, number
 from neuroalign.config.fmri import Timing
 from neuroalign.errors import UserError
-from neuroalign.fmri.acquisition import (
-    TOLERANCE_S,
-    acquisition_s,
-    agreed_tr,
-    check_volume_timing,
-    header_timing,
-    number,
-    raw_slice_times,
-    repetition_time,
-)
+from neuroalign.fmri.acquisition import acquisition_s, check_volume_timing, raw_slice_times
 
-__all__ = [
-    "Clock",
-    "header_timing",
-    "image_clock",
-    "repetition_time",
-    "run_clock",
-    "unsteady",
-]
 logger = logging.getLogger(__name__)
 # A start later than this is believed only if the raw run or the configuration confirms it: it may be in milliseconds.
 _LATE_START_S = 30.0
@@ -121,7 +105,7 @@ def run_clock(
         notes.append(
             f"toffset is {header[1]:g} s in the header, but sidecars put the first volume at {first:g} s; they are used."
         )
-    check_volume_timing(metadata, before, n_volumes, notes)
+    check_volume_timing(metadata, before, n_volumes, name, notes)
     available = raw.volumes if raw is not None else None
     discarded, first = _discarded(n_volumes, available, first, tr, metadata, config, name, notes, gapless)
     gone = [before.get(f"NumberOfVolumesDiscardedBy{who}") for who in ("User", "Scanner")]
@@ -144,7 +128,7 @@ def image_clock(row: Mapping[str, Any], config: Timing, bids_dir: str | os.PathL
     Parameters
     ----------
     row : mapping
-        The run: `run_id`, `bold` (the preprocessed image), and `tr` if its metadata do not tell.
+        A row of ``index/runs.tsv``: `run_id`, `bold` (the preprocessed image), and `raw_volumes`.
     config : Timing
         Section `fmri.timing`.
     bids_dir : path
@@ -155,12 +139,7 @@ def image_clock(row: Mapping[str, Any], config: Timing, bids_dir: str | os.PathL
     path = row["bold"]
     image = nibabel.load(path)
     metadata = dict(sidecar(path, dataset_root(path)))
-    raw = find_raw_run(row["run_id"], bids_dir)
-    known = any(
-        key in said for said in (metadata, raw.metadata) for key in ("RepetitionTime", "VolumeTiming")
-    )
-    if not known and row.get("tr"):
-        metadata["RepetitionTime"] = float(row["tr"])
+    raw = find_raw_run(row["run_id"], bids_dir, row.get("raw_volumes"))
     return run_clock(image.shape[3], metadata, raw, config, Path(path).name, header=header_timing(image))
 
 

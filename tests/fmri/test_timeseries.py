@@ -230,7 +230,7 @@ def test_rows_that_a_bare_table_lacks_are_not_taken_from_the_start(lab):
     path = xcpd(lab, "removed", moved)
     np.testing.assert_allclose(lab.read(path).times, 1.0 + 2.0 * np.arange(40))
     lab.path(f"{RUN}_outliers.tsv").unlink()
-    with pytest.raises(UserError, match="37 of the 40 volumes .* nothing tells which are missing"):
+    with pytest.raises(UserError, match=r"37 of the 40 volumes .* nothing tells which are missing"):
         lab.read(path)
     sidecar = path.with_suffix(".json")
     for said in ({"dummy vols": 1}, {"StartTime": 3.0, "RepetitionTime": 2.0}):
