@@ -344,6 +344,8 @@ def test_tables_of_giga_connectome_are_indexed(lab, series, sidecar, wanted):
     assert found.runs["tr"].tolist() == [2.0]
     series = lab.read(Path(found.runs["timeseries"][0]), atlas={"labels": str(lab.labels)})
     lab.check(series)
+    # The name by which the index tells the atlases apart.
+    assert series.attributes["atlas"].startswith(wanted)
     assert series.attributes["tr"] == 2.0
 
 
