@@ -25,6 +25,7 @@ from neuroalign.bids.scan import State, States, scan
 from neuroalign.bids.series_files import hdf5_metadata
 from neuroalign.bids.sources import FoundRun, Source
 from neuroalign.errors import UserError
+from neuroalign.io import not_here
 
 IDENTITY = ("run_id", "subject", "session", "task", "run")
 FILE_COLUMNS = ("bold", "t1w", "events", "mask", "confounds", "timeseries")
@@ -33,9 +34,6 @@ RUN_COLUMNS = (*IDENTITY, "tr", *FILE_COLUMNS, "raw_volumes")
 # File times are this coarse on the coarsest common file systems' clocks; a file changed within such a tick may
 # change again without its times telling.
 _TICK_S = 0.02
-# What git-annex and Git LFS leave in place of content that is not here: a few lines.
-_POINTERS = (b"/annex/objects/", b"version https://git-lfs")
-_POINTER_BYTES = 32768
 
 
 @dataclass
@@ -229,15 +227,12 @@ def content_problem(path: Path, run: str) -> str:
     run : str
         The run that needs it, for the sentence.
     """
-    fetch = f"(in a DataLad dataset: `datalad get {path}`) or leave the run out with dataset.filters."
-    try:
-        size = path.stat().st_size
-    except OSError:
-        if path.is_symlink():
-            return f"{run}: {path} is a link to content that is not here; fetch it {fetch}"
-        return f"{run}: {path} is absent, only its sidecar is there; download the image {fetch}"
-    if 0 < size < _POINTER_BYTES:
-        with path.open("rb") as file:
-            if file.read(64).startswith(_POINTERS):
-                return f"{run}: {path} is a pointer to content that is not here; fetch it {fetch}"
+    leave = "or leave the run out with dataset.filters."
+    if problem := not_here(path):
+        return f"{run}: {problem} {leave}"
+    if not path.exists():
+        return (
+            f"{run}: {path} is absent, only its sidecar is there; download the image (in a DataLad dataset: "
+            f"`datalad get {path}`) {leave}"
+        )
     return ""

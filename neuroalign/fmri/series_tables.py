@@ -20,7 +20,7 @@ import pandas as pd
 
 from neuroalign.bids.series_files import hdf5_series, own_times, said, same_atlas, with_step
 from neuroalign.errors import UserError
-from neuroalign.io import open_hdf5, read_strings
+from neuroalign.io import open_hdf5, read_strings, require
 
 logger = logging.getLogger(__name__)
 _INDEX_NAMES = (
@@ -102,8 +102,7 @@ def table_header(path: Path) -> tuple[list[str] | None, str]:
 
     A first line of numbers is a header only if they are increasing integers: positions or region numbers.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist.")
+    require(path)
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         first = next((line.rstrip("\r\n") for line in lines if line.strip()), "")
     separator = "\t" if "\t" in first else "," if "," in first else "\t"
