@@ -24,6 +24,9 @@ from neuroalign.errors import UserError
 
 _WHOLE_FILE_LIMIT = 64 * 2**20
 _SAMPLE = 4 * 2**20
+# What git-annex and Git LFS leave in place of content that is not here: a few lines.
+_POINTERS = (b"/annex/objects/", b"version https://git-lfs")
+_POINTER_BYTES = 32768
 
 
 @contextmanager
@@ -60,11 +63,42 @@ def atomic_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
         yield file
 
 
+def not_here(path: str | os.PathLike) -> str:
+    """Why the content of a file is not here though its name is, and the way to get it; empty if it is here.
+
+    git-annex (DataLad) and Git LFS leave a dangling link or a pointer of a few lines in place of content.
+    """
+    path = Path(path)
+    fetch = f"fetch it (in a DataLad dataset: `datalad get {path}`)"
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return f"{path} is a link to content that is not here; {fetch}" if path.is_symlink() else ""
+    if path.is_file() and 0 < size < _POINTER_BYTES:
+        with path.open("rb") as file:
+            if file.read(64).startswith(_POINTERS):
+                return f"{path} is a pointer to content that is not here; {fetch}"
+    return ""
+
+
+def require(path: str | os.PathLike) -> None:
+    """Check that a file and its content are here.
+
+    Raises
+    ------
+    UserError
+        If not, with the way to get it.
+    """
+    if problem := not_here(path):
+        raise UserError(f"{problem}.")
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist.")
+
+
 @contextmanager
 def open_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
     """An HDF5 file open for reading; a missing or damaged file is one clear sentence."""
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist.")
+    require(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -88,8 +122,7 @@ def read_tsv(path: str | os.PathLike, text: tuple[str, ...] = ()) -> pd.DataFram
     text : tuple of str
         Columns kept as text (labels such as ``01`` must not become numbers); missing is ``""``.
     """
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist.")
+    require(path)
     try:
         table = pd.read_csv(
             path, sep="\t", na_values=["n/a"], keep_default_na=True, dtype=dict.fromkeys(text, str)
@@ -112,10 +145,9 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 def read_json(path: str | os.PathLike) -> Any:
     """Read JSON; a missing or malformed file is one clear sentence."""
+    require(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}).") from error
 

@@ -6,8 +6,11 @@ The checks of single files are those of the stages that read them; this module k
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,6 +20,9 @@ from neuroalign.bids.index import Index, build_index
 from neuroalign.config import Config
 from neuroalign.errors import MOST_SENTENCES, Problems, UserError, nearest
 from neuroalign.io import open_hdf5
+
+if TYPE_CHECKING:
+    from neuroalign.fmri.timing import Clock
 
 # Rows of a table that are enough to see what its columns are.
 _GLANCE = 20
@@ -52,8 +58,11 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
         _collect(problems, lambda: _regions(config))
         if index is not None:
             problems += index.problems
-            _collect(problems, lambda: _brain_files(config, index.runs, deep))
-            _collect(problems, lambda: _timing(config, index, deep))
+            if config.fmri.source == "timeseries":
+                _collect(problems, lambda: _series(config, index, deep))
+            else:
+                _collect(problems, lambda: _brain_files(config, index.runs, deep))
+                _collect(problems, lambda: _timing(config, index))
             _collect(problems, lambda: _stimuli(config, index.presentations))
             _collect(problems, lambda: _split(config, index.presentations))
     _collect(problems, lambda: _template(config))
@@ -156,9 +165,6 @@ def _regions(config: Config) -> Iterator[str]:
 
 def _brain_files(config: Config, runs: pd.DataFrame, deep: bool) -> Iterator[str]:
     """Files that are there but cannot be used; absent ones are problems of the index."""
-    if config.fmri.source == "timeseries":
-        yield from _series(config, runs["timeseries"])
-        return
     files = [*runs["bold"], *runs["t1w"]] if config.fmri.source == "raw" else [*runs["bold"], *runs["mask"]]
     for file in dict.fromkeys(files):
         if file and Path(file).exists():
@@ -172,54 +178,57 @@ def _brain_files(config: Config, runs: pd.DataFrame, deep: bool) -> Iterator[str
             )
 
 
-def _series(config: Config, files: Iterable[str]) -> Iterator[str]:
-    """Time series: readable, and with regions for every level; what many files share is reported once."""
-    from neuroalign.bids.raw_run import RawRun
+def _series(config: Config, index: Index, deep: bool) -> Iterator[str]:
+    """Time series: readable, with regions for every level and rows on the clock; what many share is reported once."""
+    from neuroalign.bids.naming import parse_entities
+    from neuroalign.bids.raw_run import find_raw_run
+    from neuroalign.bids.series_files import companions
     from neuroalign.fmri.atlas import assign_levels
-    from neuroalign.fmri.series_tables import read_text
-    from neuroalign.fmri.timeseries import regions
+    from neuroalign.fmri.series_tables import read_table
+    from neuroalign.fmri.timeseries import extract_timeseries, on_the_clock, regions
 
+    fmri, bids_dir = config.fmri, config.dataset.bids_dir
     seen: set[tuple] = set()
-    for file in dict.fromkeys(files):
-        path = Path(file)
-        if not path.exists():
+    for run in index.runs.to_dict("records"):
+        file = run["timeseries"]
+        if not file or not Path(file).exists():
             continue
         try:
-            if path.suffix == ".h5":
-                with open_hdf5(path):
-                    continue
-            with path.open(encoding="utf-8-sig", errors="replace") as lines:
-                enough = [line for line, _ in zip(lines, range(2), strict=False) if line.strip()]
-            if len(enough) < 2:
-                yield f"{file} holds no time series (a header of regions and a row per volume); make it again."
-                continue
-            table = read_text(path, rows=_GLANCE)
-            columns = (table.values.shape[1], *(table.labels or ()))
-            if columns in seen:
-                continue
-            seen.add(columns)
-            labels, levels, _ = regions(table, config.fmri, file, RawRun(path))
+            table = read_table(file, parse_entities(run["run_id"]), fmri.atlas.name, glance=_GLANCE)
+            raw = find_raw_run(run["run_id"], bids_dir, run["raw_volumes"])
+            columns = (table.values.shape[1], *(table.labels or ()), *table.levels)
+            if columns not in seen:
+                seen.add(columns)
+                labels, levels, _ = regions(table, fmri, file, raw)
+                if not table.levels or levels is not table.levels:
+                    with _about(file):
+                        assign_levels(labels, levels)
+            _, _, clock = on_the_clock(table, file, raw, fmri, companions(file))
+            if deep:
+                extract_timeseries(run, fmri, bids_dir)
         except UserError as error:
             yield str(error)
             continue
-        try:
-            assign_levels(labels, levels)
-        except UserError as error:
-            yield f"{file}: {error}"
+        yield from _beyond_the_end(run, clock, index)
 
 
-def _timing(config: Config, index: Index, deep: bool) -> Iterator[str]:
-    """Presentations that begin after the last volume: the events are of another run or in another unit."""
-    if config.fmri.source == "timeseries":
-        if deep:
-            yield from _series_timing(config, index)
-        return
+@contextmanager
+def _about(file: str) -> Iterator[None]:
+    """Put the name of a file before an error's sentence."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def _timing(config: Config, index: Index) -> Iterator[str]:
+    """The number of volumes, of confounds, and presentations that begin after the last volume."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
 
     from neuroalign.fmri.timing import image_clock
 
-    latest = index.presentations.groupby("run_id")["onset"].max()
+    seen: set[frozenset[str]] = set()
     for run in index.runs.to_dict("records"):
         try:
             shape = nibabel.load(run["bold"]).shape
@@ -228,41 +237,48 @@ def _timing(config: Config, index: Index, deep: bool) -> Iterator[str]:
         if len(shape) != 4 or shape[3] < 2:
             yield f"{run['bold']} has shape {shape}: a BOLD run needs four dimensions and several volumes."
             continue
-        if config.fmri.source == "fmriprep":
-            try:
-                image_clock(run, config.fmri.timing, config.dataset.bids_dir)
-            except UserError as error:
-                yield str(error)
-                continue
-        end = shape[3] * run["tr"] + config.fmri.timing.onset_shift_s
-        if run["run_id"] in latest.index and latest[run["run_id"]] >= end:
-            yield (
-                f"{run['events'] or 'dataset.presentations'}: a stimulus begins at {latest[run['run_id']]:g} s, but {run['run_id']} ends at {end:g} s "
-                f"({shape[3]} volumes of {run['tr']:g} s); onsets are seconds from the first volume."
-            )
-
-
-def _series_timing(config: Config, index: Index) -> Iterator[str]:
-    """The same for time series, which must be read whole: rows that are missing, and where they belong."""
-    from neuroalign.fmri.timeseries import extract_timeseries
-
-    if list(_series(config, index.runs["timeseries"])):
-        return
-    latest = index.presentations.groupby("run_id")["onset"].max()
-    for run in index.runs.fillna("").to_dict("records"):
-        if not Path(run["timeseries"]).exists():
-            continue
         try:
-            series, _, _ = extract_timeseries(run, config.fmri, config.dataset.bids_dir)
+            clock = image_clock(run, config.fmri.timing, config.dataset.bids_dir)
+            if config.fmri.source == "fmriprep":
+                _check_confounds(config, run, shape[3], seen)
         except UserError as error:
             yield str(error)
             continue
-        end = series.times[-1] + series.attributes["tr"] / 2
-        if run["run_id"] in latest.index and latest[run["run_id"]] >= end:
-            yield (
-                f"{run['events']}: a stimulus begins at {latest[run['run_id']]:g} s, but {run['timeseries']} ends at "
-                f"{end:g} s; onsets are seconds from the first volume (fmri.timing)."
-            )
+        yield from _beyond_the_end(run, clock, index)
+
+
+def _check_confounds(config: Config, run: dict[str, Any], volumes: int, seen: set[frozenset[str]]) -> None:
+    """Raise what extraction would: of tables with the same kinds of columns, one is read as a whole.
+
+    Raises
+    ------
+    UserError
+        If the table has another number of rows than the image, or lacks columns of the strategy.
+    """
+    from neuroalign.fmri.clean import load_run_confounds
+
+    path = Path(run["confounds"])
+    if not run["confounds"] or not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        header, rows = next(lines, ""), sum(1 for line in lines if line.strip())
+    # Outliers and components differ in number from run to run.
+    kinds = frozenset(re.sub(r"\d+$", "", name) for name in header.split())
+    if kinds not in seen or rows != volumes:
+        seen.add(kinds)
+        load_run_confounds(run["bold"], path, config.fmri.clean, volumes, timing=config.fmri.timing)
+
+
+def _beyond_the_end(run: dict[str, Any], clock: Clock, index: Index) -> Iterator[str]:
+    """A presentation that begins after the last volume: the events are of another run or in another unit."""
+    onsets = index.presentations.loc[index.presentations["run_id"] == run["run_id"], "onset"]
+    end = clock.times[-1] + clock.tr / 2
+    if len(onsets) and onsets.max() >= end:
+        yield (
+            f"{run['events'] or 'dataset.presentations'}: a stimulus begins at {onsets.max():g} s, but "
+            f"{run['timeseries'] or run['run_id']} ends at {end:g} s ({len(clock.times)} volumes of {clock.tr:g} s); "
+            "onsets are seconds from the first volume of the raw run (fmri.timing)."
+        )
 
 
 # --- stimuli --------------------------------------------------------------------------------------------------

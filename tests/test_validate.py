@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from neuroalign.config import parse_config
+from neuroalign.fmri.series import RoiSeries, write_series
 from neuroalign.validate import validate
 
 EVENTS = "onset\tduration\tstim_file\n2.0\t6.0\tfilm.mp4\n10.0\t4.0\tn/a\n"
@@ -246,6 +247,7 @@ def test_preprocessed_runs_need_confounds_only_if_they_are_used(project):
 
 def test_time_series_need_rows_and_regions_of_every_level(project):
     folder = project.derivatives("timeseries")
+    project.bold.unlink()
     path = folder / "sub-01_task-film_atlas-X_timeseries.tsv"
     path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n0\t1\t2\n1\t1\t3\n")
     assert project.validate() == []
@@ -260,17 +262,94 @@ def test_time_series_need_rows_and_regions_of_every_level(project):
     path.write_text("0.1\t1\n1\t1\n")
     assert "has 2 columns, but" in project.validate()[0]
     path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n")
-    assert "holds no time series" in project.validate()[0]
+    assert "has 0 rows; a time series needs one row per volume" in project.validate()[0]
+    image(project.bold, (8, 8, 8, 10))
     rows = "".join(f"{i % 3}\t{i % 5}\t{i % 7}\n" for i in range(8))
     path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n" + rows)
     (folder / "sub-01_task-film_outliers.tsv").write_text("framewise_displacement\n" + "0\n" * 8 + "1\n1\n")
-    assert project.validate(deep=True) == []
+    assert project.validate() == project.validate(deep=True) == []
     write_events(project, EVENTS.replace("2.0", "20.5"))
-    assert "ends at 20 s" in project.validate(deep=True)[0]
+    assert "ends at 20 s" in project.validate()[0]
     (folder / "sub-01_task-film_outliers.tsv").write_text("framewise_displacement\n0\n1\n0\n")
-    assert "8 rows, but sub-01_task-film_outliers.tsv lists 3" in project.validate(deep=True)[0]
+    assert "8 rows, but sub-01_task-film_outliers.tsv lists 3" in project.validate()[0]
+    (folder / "sub-01_task-film_outliers.tsv").unlink()
+    assert "8 of the 10 volumes of its raw run, and nothing tells" in project.validate()[0]
     path.rename(path.with_suffix(".h5"))
     assert "is not a readable HDF5 file" in project.validate()[0]
+
+
+def test_time_series_begin_where_their_sidecar_says(project):
+    path = project.derivatives("timeseries") / "sub-01_task-film_atlas-X_timeseries.tsv"
+    path.write_text("LH_Vis_1\tLH_DorsAttn_1\tLH_Default_1\n" + "0\t1\t2\n" * 10)
+    path.with_suffix(".json").write_text('{"RepetitionTime": 2.0, "StartTime": 950}')
+    (problem,) = project.validate()
+    assert "divide it by 1000 if it is in milliseconds" in problem
+
+
+def test_series_in_hdf5_need_regions_of_every_level(project):
+    path = project.derivatives("timeseries") / "sub-01_task-film_timeseries.h5"
+    values, names = (
+        np.random.default_rng(0).normal(size=(10, 3)),
+        ["LH_Vis_1", "LH_DorsAttn_1", "LH_Default_1"],
+    )
+    for labels, sentence in (
+        (names, ""),
+        (["a", *names[1:]], "of level 'early'"),
+        (names[:2], "/labels 2 entries"),
+    ):
+        with h5py.File(path, "w") as file:
+            file["data"], file["labels"] = values, labels
+        problems = project.validate()
+        assert len(problems) == bool(sentence), problems
+        assert sentence in "".join(problems)
+    data = {
+        level: values[:, [column]].astype(np.float32)
+        for column, level in enumerate(("early", "intermediate", "high"))
+    }
+    units = {level: ["anything"] for level in data}
+    write_series(path, RoiSeries(data, units, 1.0 + 2.0 * np.arange(10), np.ones(10, bool), {"tr": 2.0}))
+    assert project.validate() == []
+
+
+def confounds(path: Path, rows: int, *more: str) -> None:
+    names = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+    names = [n + s for n in names for s in ("", "_derivative1", "_power2", "_derivative1_power2")] + [*more]
+    table = np.random.default_rng(0).normal(size=(rows, len(names)))
+    np.savetxt(path, table, delimiter="\t", header="\t".join(names), comments="")
+    path.with_suffix(".json").write_text("{}")
+
+
+def test_confounds_need_a_row_per_volume_and_the_columns_of_the_strategy(project):
+    folder = project.derivatives("fmriprep")
+    stem = "sub-01_task-film_space-MNI152NLin2009cAsym"
+    image(project.bold, (8, 8, 8, 60))
+    image(folder / f"{stem}_desc-preproc_bold.nii.gz", (8, 8, 8, 60))
+    image(folder / f"{stem}_desc-brain_mask.nii.gz", (8, 8, 8))
+    table = folder / "sub-01_task-film_desc-confounds_timeseries.tsv"
+    confounds(table, 60, "csf", "white_matter")
+    set_(project, "fmri", clean={"strategy": "simple"})
+    assert project.validate() == []
+    confounds(table, 59, "csf", "white_matter")
+    (problem,) = project.validate()
+    assert "has 59 rows for 60 volumes" in problem
+    confounds(table, 60, "csf")
+    (problem,) = project.validate()
+    assert "does not serve fmri.clean.strategy 'simple'" in problem
+
+
+def test_a_cropped_run_ends_where_its_volumes_do(project):
+    """50 of 60 volumes of 2 s, the first ten cut off: the run ends at 120 s."""
+    folder = project.derivatives("fmriprep")
+    stem = "sub-01_task-film_space-MNI152NLin2009cAsym"
+    image(project.bold, (8, 8, 8, 60))
+    image(folder / f"{stem}_desc-preproc_bold.nii.gz", (8, 8, 8, 50))
+    image(folder / f"{stem}_desc-brain_mask.nii.gz", (8, 8, 8))
+    set_(project, "fmri", clean={"strategy": "none"})
+    write_events(project, EVENTS.replace("2.0", "110.0"))
+    assert project.validate() == []
+    write_events(project, EVENTS.replace("2.0", "120.5"))
+    (problem,) = project.validate()
+    assert "ends at 120 s (50 volumes of 2 s)" in problem
 
 
 def test_precomputed_features_take_the_place_of_the_film(project, tmp_path):

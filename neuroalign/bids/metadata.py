@@ -7,7 +7,6 @@ Tables (``events.tsv``) are not merged: the nearest is taken.
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from typing import Any
 from neuroalign.bids.naming import parse_name
 from neuroalign.errors import UserError
 from neuroalign.io import read_json
-
-# No whole-brain BOLD volume takes longer; a larger number is in milliseconds.
-_LONGEST_TR_S = 60.0
 
 
 class Tree:
@@ -117,63 +113,3 @@ def sidecar(path: str | os.PathLike, root: str | os.PathLike | Tree) -> dict[str
     for file in applicable(path, tree, suffix, ".json"):
         merged |= tree.json(file)
     return merged
-
-
-def sidecar_repetition_time(path: str | os.PathLike, root: str | os.PathLike | Tree) -> float | None:
-    """``RepetitionTime`` of a data file's metadata in seconds, or None where none is given.
-
-    Raises
-    ------
-    UserError
-        If it is not a positive number of seconds.
-    """
-    metadata = sidecar(path, root)
-    value, frequency = metadata.get("RepetitionTime"), metadata.get("SamplingFrequency")
-    if value is None and isinstance(frequency, (int, float)) and frequency > 0:
-        # giga_connectome writes only this one.
-        value = float(f"{1 / frequency:.9g}")
-    if value is None:
-        return None
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not value > 0
-        or not math.isfinite(value)
-    ):
-        raise UserError(
-            f"RepetitionTime of {path} is {value!r}: give the seconds between volumes in its sidecar."
-        )
-    if value > _LONGEST_TR_S:
-        raise UserError(f"RepetitionTime of {path} is {value}: BIDS counts in seconds, so divide it by 1000.")
-    return float(value)
-
-
-def repetition_time(path: str | os.PathLike, root: str | os.PathLike | Tree) -> float | None:
-    """Seconds between volumes: from the metadata, else from the header of the image; None if neither tells.
-
-    Raises
-    ------
-    UserError
-        If the metadata give something else than a positive number of seconds.
-    """
-    value = sidecar_repetition_time(path, root)
-    return value if value is not None else header_repetition_time(path)
-
-
-def header_repetition_time(path: str | os.PathLike) -> float | None:
-    """Seconds between volumes by the header of a NIfTI file; None if it cannot be read or does not tell."""
-    if not Path(path).is_file() or not str(path).endswith((".nii", ".nii.gz")):
-        return None
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
-    try:
-        header = nibabel.load(path).header
-    except (ImageFileError, OSError, EOFError, ValueError):
-        return None
-    zooms = header.get_zooms()
-    if len(zooms) < 4 or not zooms[3] > 0:
-        return None
-    scale = {"msec": 1e-3, "usec": 1e-6}.get(header.get_xyzt_units()[1], 1.0)
-    # The header stores float32; six digits are what it means.
-    return float(f"{float(zooms[3]) * scale:.6g}")

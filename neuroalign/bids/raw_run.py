@@ -18,6 +18,7 @@ from neuroalign.bids.naming import (
     parse_name,
     run_folder,
 )
+from neuroalign.bids.repetition import path_timing
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RawRun:
     metadata : mapping
         Its sidecar, inheritance resolved; empty where there is none.
     volumes : int or None
-        Number of volumes by the header of the image; None if the image is not there.
+        Number of volumes of the image; None if it is not there.
     """
 
     path: Path
@@ -39,7 +40,7 @@ class RawRun:
     volumes: int | None = None
 
 
-def find_raw_run(run_id: str, bids_dir: str | os.PathLike) -> RawRun:
+def find_raw_run(run_id: str, bids_dir: str | os.PathLike, volumes: str | None = None) -> RawRun:
     """The raw run of a preprocessed one, found by its name.
 
     Parameters
@@ -48,10 +49,13 @@ def find_raw_run(run_id: str, bids_dir: str | os.PathLike) -> RawRun:
         BIDS name up to the suffix; ``run-1`` and ``run-01`` are the same run.
     bids_dir : path
         Root of the raw dataset.
+    volumes : str, optional
+        `raw_volumes` of the index, empty where there is no image; without it the header is read.
     """
     tree = Tree(bids_dir)
     path = raw_image(run_id, tree)
-    return RawRun(path, sidecar(path, tree), _volumes(path))
+    count = path_timing(path)[0] if volumes is None else int(volumes) if volumes else None
+    return RawRun(path, sidecar(path, tree), count)
 
 
 def raw_image(run_id: str, tree: Tree) -> Path:
@@ -84,16 +88,3 @@ def raw_image(run_id: str, tree: Tree) -> Path:
 def raw_sidecars(run_id: str, tree: Tree) -> list[Path]:
     """JSON files that apply to the raw image of a run."""
     return applicable(raw_image(run_id, tree), tree, "bold", ".json")
-
-
-def _volumes(path: Path) -> int | None:
-    if not path.is_file():
-        return None
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
-    try:
-        shape = nibabel.load(path).shape
-    except (ImageFileError, OSError, EOFError, ValueError):
-        return None
-    return int(shape[3]) if len(shape) == 4 else None

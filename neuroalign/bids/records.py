@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from neuroalign.bids.events import NoStimFile, read_events, showings
-from neuroalign.bids.metadata import Tree, applicable, header_repetition_time, sidecar_repetition_time
-from neuroalign.bids.naming import LABEL, build_name, run_folder
+from neuroalign.bids.metadata import Tree, applicable, sidecar
+from neuroalign.bids.naming import LABEL, build_name
+from neuroalign.bids.raw_run import raw_image
+from neuroalign.bids.repetition import agreed_tr, path_timing, sidecar_tr
 from neuroalign.bids.scan import State, States, scan
-from neuroalign.bids.series_files import hdf5_repetition_time
+from neuroalign.bids.series_files import hdf5_metadata
 from neuroalign.bids.sources import FoundRun, Source
 from neuroalign.errors import UserError
+from neuroalign.io import not_here
 
 IDENTITY = ("run_id", "subject", "session", "task", "run")
 FILE_COLUMNS = ("bold", "t1w", "events", "mask", "confounds", "timeseries")
-RUN_COLUMNS = (*IDENTITY, "tr", *FILE_COLUMNS)
+RUN_COLUMNS = (*IDENTITY, "tr", *FILE_COLUMNS, "raw_volumes")
 
 # File times are this coarse on the coarsest common file systems' clocks; a file changed within such a tick may
 # change again without its times telling.
 _TICK_S = 0.02
-# What git-annex and Git LFS leave in place of content that is not here: a few lines.
-_POINTERS = (b"/annex/objects/", b"version https://git-lfs")
-_POINTER_BYTES = 32768
 
 
 @dataclass
@@ -153,8 +153,7 @@ class _Maker:
         entities = found.entities
         identity = [build_name(entities), *(entities.get(key, "") for key in ("sub", "ses", "task", "run"))]
         row: dict[str, Any] = dict(zip(IDENTITY, identity, strict=True))
-        raw_bold = self.raw.root / run_folder(row["subject"], row["session"])
-        raw_bold /= build_name(entities, "bold", ".nii.gz")
+        raw_bold = raw_image(row["run_id"], self.raw)
         row |= {column: str(found.files.get(column, "")) for column in FILE_COLUMNS}
         tables = applicable(raw_bold, self.raw, "events", ".tsv") or applicable(
             raw_bold, self.raw, "events", ".tsv.gz"
@@ -166,7 +165,9 @@ class _Maker:
             for key, label in entities.items()
             if not LABEL.fullmatch(label)
         ]
-        row["tr"], timing = self._repetition_time(main, raw_bold)
+        row["tr"], timing = self._repetition_time(main, raw_bold, entities)
+        volumes, _ = path_timing(raw_bold)
+        row["raw_volumes"] = "" if volumes is None else str(volumes)
         # A file that several runs share is reported once, under the name of the file.
         absent = {
             str(path): problem
@@ -178,23 +179,21 @@ class _Maker:
         row["problems"] += [[sentence, sentence] for sentence in own] + [[*item] for item in absent.items()]
         return row
 
-    def _repetition_time(self, main: Path, raw_bold: Path) -> tuple[float, list[str]]:
-        """From the derivative's sidecar, then the raw run's, then the header of the image; NaN with a problem."""
+    def _repetition_time(
+        self, main: Path, raw_bold: Path, entities: Mapping[str, str]
+    ) -> tuple[float, list[str]]:
+        """As the clock of the run has it (`bids.repetition`); NaN with a problem."""
         try:
-            value = sidecar_repetition_time(main, self.derived)
-            if value is None and self.derived is not self.raw:
-                value = sidecar_repetition_time(raw_bold, self.raw)
-            if value is None and main.suffix == ".h5" and main.exists():
-                value = hdf5_repetition_time(main)
-            if value is None:
-                value = header_repetition_time(main)
+            metadata = sidecar(main, self.derived)
+            if main.suffix == ".h5" and main.exists():
+                metadata = metadata | hdf5_metadata(main, entities)
+            before = {} if self.derived is self.raw else sidecar(raw_bold, self.raw)
+            # A header is read only where it is needed: disagreements are for the jobs to report.
+            told = (sidecar_tr(said, str(main)) is not None for said in (metadata, before))
+            header_tr = None if any(told) else path_timing(main)[1]
+            return agreed_tr(metadata, before, header_tr, str(main)), []
         except UserError as error:
             return math.nan, [str(error)]
-        if value is None:
-            return math.nan, [
-                f"{main} has no RepetitionTime; add the seconds between volumes to its JSON sidecar."
-            ]
-        return value, []
 
     def _events(self, path: str) -> dict[str, Any]:
         if path not in self._shown:
@@ -228,15 +227,12 @@ def content_problem(path: Path, run: str) -> str:
     run : str
         The run that needs it, for the sentence.
     """
-    fetch = f"(in a DataLad dataset: `datalad get {path}`) or leave the run out with dataset.filters."
-    try:
-        size = path.stat().st_size
-    except OSError:
-        if path.is_symlink():
-            return f"{run}: {path} is a link to content that is not here; fetch it {fetch}"
-        return f"{run}: {path} is absent, only its sidecar is there; download the image {fetch}"
-    if 0 < size < _POINTER_BYTES:
-        with path.open("rb") as file:
-            if file.read(64).startswith(_POINTERS):
-                return f"{run}: {path} is a pointer to content that is not here; fetch it {fetch}"
+    leave = "or leave the run out with dataset.filters."
+    if problem := not_here(path):
+        return f"{run}: {problem} {leave}"
+    if not path.exists():
+        return (
+            f"{run}: {path} is absent, only its sidecar is there; download the image (in a DataLad dataset: "
+            f"`datalad get {path}`) {leave}"
+        )
     return ""

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neuroalign.bids.filters import listed
 from neuroalign.bids.naming import BidsName, parse_name, plain_index
+from neuroalign.bids.repetition import LONGEST_TR_S
 from neuroalign.errors import UserError, nearest
 from neuroalign.io import open_hdf5
 
@@ -205,22 +206,60 @@ def collected(root: Path) -> list[tuple[Path, SeriesDataset]]:
     return found
 
 
-def hdf5_repetition_time(path: Path) -> float | None:
-    """Seconds between volumes by what an HDF5 file of series says itself; None if it does not."""
+def said(*attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of a file or dataset in the words of a sidecar (``RepetitionTime``); also ``Atlas`` and ``Space``."""
+    words = {"tr": "RepetitionTime", "atlas": "Atlas", "space": "Space"}
+    found: dict[str, Any] = {}
+    for source in attributes:
+        for key, value in source.items():
+            value = value.item() if isinstance(value, np.generic) else value
+            if isinstance(value, (str, int, float)) and value != "":
+                found[words.get(key, key)] = value
+    return found
+
+
+def own_times(file: h5py.File, path: str | os.PathLike) -> np.ndarray | None:
+    """``/times`` of an HDF5 file of one run, float64 seconds of shape (volumes,); None if it has none.
+
+    Raises
+    ------
+    UserError
+        If they do not increase, or cannot be seconds.
+    """
+    if "times" not in file:
+        return None
+    times = np.asarray(file["times"][()], np.float64)
+    if times.ndim != 1 or len(times) < 2 or not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise UserError(f"{path}: /times must increase; they are seconds at the middle of each volume.")
+    step = float(np.median(np.diff(times)))
+    if step > LONGEST_TR_S:
+        raise UserError(f"{path}: /times are {step:g} apart; they are seconds, so divide them by 1000.")
+    return times
+
+
+def hdf5_metadata(path: Path, entities: Mapping[str, str]) -> dict[str, Any]:
+    """What an HDF5 file of series says itself of a run, in the words of a sidecar.
+
+    Parameters
+    ----------
+    path : path
+    entities : mapping of str to str
+        Of the run, to find it in a file of several runs.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged, or its times are none.
+    """
     with open_hdf5(path) as file:
-        holders = [file.attrs, *(file[item.dataset].attrs for item in hdf5_series(file))]
-        if "data" in file:
-            holders.append(file["data"].attrs)
-        for attributes in holders:
-            for key in ("tr", "RepetitionTime"):
-                value = attributes.get(key)
-                if (
-                    value is not None
-                    and np.ndim(value) == 0
-                    and not isinstance(value, (str, bytes))
-                    and value > 0
-                ):
-                    return float(value)
-        if "times" in file and len(file["times"]) > 1:
-            return float(np.median(np.diff(file["times"][()])))
-    return None
+        if "data" in file or "levels" in file:
+            inner = [file["data"].attrs] if "data" in file else []
+            return with_step(said(file.attrs, *inner), own_times(file, path))
+        return said(*(file[d.dataset].attrs for d in hdf5_series(file) if d.belongs_to(entities)))
+
+
+def with_step(metadata: dict[str, Any], times: np.ndarray | None) -> dict[str, Any]:
+    """Metadata with the usual step of `times` as the repetition time, unless they give one."""
+    if times is None:
+        return metadata
+    return {"RepetitionTime": float(f"{np.median(np.diff(times)):.9g}")} | metadata

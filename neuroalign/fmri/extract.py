@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from neuroalign.bids.derivatives import run_paths
 from neuroalign.config.fmri import Fmri
@@ -17,8 +16,7 @@ from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels, load_atlas, some
 from neuroalign.fmri.clean import check_kept, clean_series, load_run_confounds
 from neuroalign.fmri.images import VolumeReader, image_problem, read_image, to_grid
-from neuroalign.fmri.preprocess.confounds import MOTION
-from neuroalign.fmri.qc import RunQc, snr_slices, write_qc
+from neuroalign.fmri.qc import RunQc, head_motion, snr_slices, write_qc
 from neuroalign.fmri.roi import extract_means, extract_voxels, varying_voxels
 from neuroalign.fmri.series import RoiSeries, write_series
 from neuroalign.fmri.timeseries import extract_timeseries, report_dead
@@ -142,7 +140,8 @@ def _from_images(
     cleaned = clean_series(found.series, keep, tr, config.clean, confounds, name, overwrite=True)
     levels = _by_level(cleaned, labels)
     slices, median = snr_slices(found.snr, mask)
-    fd, motion = _motion(row.get("confounds"))
+    measured = row.get("confounds")
+    fd, motion = head_motion(read_tsv(measured)) if measured and Path(measured).exists() else (None, None)
     qc = RunQc(
         carpet=found.carpet,
         times=times,
@@ -224,17 +223,6 @@ def _report_units(
             varies |= data[volume] != first
         dead |= {label for label, alive in zip(labels[level], varies, strict=True) if not alive}
     report_dead(labels, dead, name)
-
-
-def _motion(confounds: str | None) -> tuple[np.ndarray | None, np.ndarray | None]:
-    if not confounds or not Path(confounds).exists():
-        return None, None
-    table: pd.DataFrame = read_tsv(confounds)
-    displaced, moved = table.get("framewise_displacement"), [c for c in MOTION if c in table]
-    return (
-        None if displaced is None else displaced.fillna(0.0).to_numpy(float),
-        table[moved].fillna(0.0).to_numpy(float) if len(moved) == len(MOTION) else None,
-    )
 
 
 def check_inputs(run: Mapping[str, Any], source: str) -> list[str]:

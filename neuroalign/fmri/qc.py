@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from neuroalign.errors import UserError
+from neuroalign.fmri.preprocess.confounds import MOTION
 from neuroalign.io import atomic_hdf5, open_hdf5, stamp
 
 CARPET_ROWS = 400
@@ -54,6 +56,27 @@ class RunQc:
 def carpet_rows(units: int) -> np.ndarray:
     """Which of `units` columns a carpet shows: at most 400, spread evenly; int array."""
     return np.unique(np.linspace(0, units - 1, min(CARPET_ROWS, units)).astype(int))
+
+
+def head_motion(table: pd.DataFrame) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Framewise displacement and motion parameters of a table of confounds or motion.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (volumes, columns)
+
+    Returns
+    -------
+    fd : float64 array of shape (volumes,) or None
+        ``framewise_displacement`` (mm), 0 where missing; None without the column.
+    motion : float64 array of shape (volumes, 6) or None
+        Translations (mm) and rotations (rad); None unless all six are there.
+    """
+    displaced, moved = table.get("framewise_displacement"), [c for c in MOTION if c in table]
+    return (
+        None if displaced is None else displaced.fillna(0.0).to_numpy(float),
+        table[moved].fillna(0.0).to_numpy(float) if len(moved) == len(MOTION) else None,
+    )
 
 
 def carpet(series: np.ndarray) -> np.ndarray:

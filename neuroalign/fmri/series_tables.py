@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from neuroalign.bids.series_files import hdf5_series, same_atlas
+from neuroalign.bids.series_files import hdf5_series, own_times, said, same_atlas, with_step
 from neuroalign.errors import UserError
-from neuroalign.io import open_hdf5, read_strings
+from neuroalign.io import open_hdf5, read_strings, require
 
 logger = logging.getLogger(__name__)
 _INDEX_NAMES = (
@@ -68,7 +68,9 @@ class Table:
     levels: dict[str, list[str]] = field(default_factory=dict)
 
 
-def read_table(path: str | os.PathLike, entities: Mapping[str, str], atlas: str | None) -> Table:
+def read_table(
+    path: str | os.PathLike, entities: Mapping[str, str], atlas: str | None, *, glance: int | None = None
+) -> Table:
     """Read the series of one run.
 
     Parameters
@@ -79,6 +81,8 @@ def read_table(path: str | os.PathLike, entities: Mapping[str, str], atlas: str 
         Of the run, to find it in a file of several runs (giga_connectome up to 0.4).
     atlas : str or None
         `fmri.atlas.name`, to choose among several in one file.
+    glance : int, optional
+        Read only so many rows, and leave the others NaN: enough for checks of columns and clock.
 
     Raises
     ------
@@ -86,8 +90,8 @@ def read_table(path: str | os.PathLike, entities: Mapping[str, str], atlas: str 
         If the file is missing, unreadable, holds text, or has no such run.
     """
     if Path(path).suffix in (".h5", ".hdf5"):
-        return _read_hdf5(path, entities, atlas)
-    return read_text(path)
+        return _read_hdf5(path, entities, atlas, glance)
+    return read_text(path, glance)
 
 
 # --- tables of text -------------------------------------------------------------------------------------------
@@ -98,8 +102,7 @@ def table_header(path: Path) -> tuple[list[str] | None, str]:
 
     A first line of numbers is a header only if they are increasing integers: positions or region numbers.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist.")
+    require(path)
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         first = next((line.rstrip("\r\n") for line in lines if line.strip()), "")
     separator = "\t" if "\t" in first else "," if "," in first else "\t"
@@ -113,15 +116,8 @@ def table_header(path: Path) -> tuple[list[str] | None, str]:
     return (names if increasing else None), separator
 
 
-def read_text(path: str | os.PathLike, rows: int | None = None) -> Table:
-    """Read a table of text.
-
-    Parameters
-    ----------
-    path : path
-    rows : int, optional
-        Read only so many: enough to check a file.
-    """
+def read_text(path: str | os.PathLike, glance: int | None = None) -> Table:
+    """Read a table of text; `glance` as in `read_table`."""
     path = Path(path)
     names, separator = table_header(path)
     try:
@@ -129,7 +125,7 @@ def read_text(path: str | os.PathLike, rows: int | None = None) -> Table:
             path,
             sep=separator,
             header=0 if names is not None else None,
-            nrows=rows,
+            nrows=glance,
             na_values=["n/a"],
             skipinitialspace=True,
             encoding="utf-8-sig",
@@ -148,7 +144,19 @@ def read_text(path: str | os.PathLike, rows: int | None = None) -> Table:
             numbers = [int(v) for v in labels]
             by_position = numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
             labels = None if by_position else numbers
-    return Table(_numeric(table, path), labels)
+    values = _numeric(table, path)
+    if glance is not None:
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            rows = sum(1 for line in lines if line.strip()) - (names is not None)
+        values = _padded(values, rows)
+    return Table(values, labels)
+
+
+def _padded(values: np.ndarray, rows: int) -> np.ndarray:
+    """Values with rows of NaN up to a number of rows."""
+    out = np.full((max(rows, len(values)), values.shape[1]), np.nan)
+    out[: len(values)] = values
+    return out
 
 
 def _without_index(table: pd.DataFrame, names: list[str] | None, name: str) -> pd.DataFrame:
@@ -209,43 +217,51 @@ def _is_number(text: str) -> bool:
 # --- HDF5 -----------------------------------------------------------------------------------------------------
 
 
-def _read_hdf5(path: str | os.PathLike, entities: Mapping[str, str], atlas: str | None) -> Table:
+def _read_hdf5(
+    path: str | os.PathLike, entities: Mapping[str, str], atlas: str | None, glance: int | None
+) -> Table:
     with open_hdf5(path) as file:
         try:
             if "levels" in file:
-                return _roi_series(file, path)
+                return _roi_series(file, path, glance)
             if "data" in file:
-                return _plain(file, path)
+                return _plain(file, path, glance)
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path} does not hold series as docs/sources/timeseries.md describes ({error})."
             ) from error
-        return _collection(file, path, entities, atlas)
+        return _collection(file, path, entities, atlas, glance)
 
 
-def _plain(file: h5py.File, path: str | os.PathLike) -> Table:
-    values = _matrix(file["data"], path)
+def _plain(file: h5py.File, path: str | os.PathLike, glance: int | None) -> Table:
+    values = _matrix(file["data"], path, glance)
     labels = read_strings(file["labels"]) if "labels" in file else None
     if labels is not None and len(labels) != values.shape[1]:
         swapped = "; it seems to hold one region per row: transpose it" if len(labels) == len(values) else ""
         raise UserError(
             f"{path}: /data has {values.shape[1]} columns, but /labels {len(labels)} entries{swapped}."
         )
-    return Table(values, labels, *_own_clock(file, len(values), path), _said(file.attrs, file["data"].attrs))
+    times, keep = _own_clock(file, len(values), path)
+    return Table(values, labels, times, keep, with_step(said(file.attrs, file["data"].attrs), times))
 
 
-def _roi_series(file: h5py.File, path: str | os.PathLike) -> Table:
+def _roi_series(file: h5py.File, path: str | os.PathLike, glance: int | None) -> Table:
     group = file["levels"]
     names = [str(n) for n in group.attrs.get("order", list(group))]
-    parts = {name: _matrix(group[name]["data"], path) for name in names}
+    parts = {name: _matrix(group[name]["data"], path, glance) for name in names}
     levels = {name: read_strings(group[name]["unit_label"]) for name in names}
     values = np.concatenate(list(parts.values()), axis=1)
     labels = [label for own in levels.values() for label in own]
-    return Table(values, labels, *_own_clock(file, len(values), path), _said(file.attrs), levels)
+    times, keep = _own_clock(file, len(values), path)
+    return Table(values, labels, times, keep, with_step(said(file.attrs), times), levels)
 
 
 def _collection(
-    file: h5py.File, path: str | os.PathLike, entities: Mapping[str, str], atlas: str | None
+    file: h5py.File,
+    path: str | os.PathLike,
+    entities: Mapping[str, str],
+    atlas: str | None,
+    glance: int | None,
 ) -> Table:
     """giga_connectome up to 0.4: one dataset per run and atlas, named like a BIDS file."""
     found = [item for item in hdf5_series(file) if item.belongs_to(entities)]
@@ -261,15 +277,18 @@ def _collection(
             "fmri.atlas.name to one of them."
         )
     dataset = file[found[0].dataset]
-    return Table(_matrix(dataset, path), None, metadata=_said(dataset.attrs) | {"Atlas": found[0].atlas})
+    return Table(
+        _matrix(dataset, path, glance), None, metadata=said(dataset.attrs) | {"Atlas": found[0].atlas}
+    )
 
 
-def _matrix(dataset: h5py.Dataset, path: str | os.PathLike) -> np.ndarray:
-    values = np.asarray(dataset[()], np.float64)
-    if values.ndim != 2 or len(values) < 2:
+def _matrix(dataset: h5py.Dataset, path: str | os.PathLike, glance: int | None) -> np.ndarray:
+    if len(dataset.shape) != 2 or len(dataset) < 2:
         raise UserError(
-            f"{path}: {dataset.name} has shape {values.shape}; it must be volumes by regions, two volumes at least."
+            f"{path}: {dataset.name} has shape {dataset.shape}; it must be volumes by regions, two volumes at least."
         )
+    values = np.asarray(dataset[()] if glance is None else dataset[:glance], np.float64)
+    values = values if glance is None else _padded(values, len(dataset))
     values[~np.isfinite(values)] = np.nan
     return values
 
@@ -277,23 +296,9 @@ def _matrix(dataset: h5py.Dataset, path: str | os.PathLike) -> np.ndarray:
 def _own_clock(
     file: h5py.File, rows: int, path: str | os.PathLike
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    times = np.asarray(file["times"][()], np.float64) if "times" in file else None
+    times = own_times(file, path)
     keep = np.asarray(file["keep"][()], bool) if "keep" in file else None
     for name, given in (("times", times), ("keep", keep)):
         if given is not None and given.shape != (rows,):
             raise UserError(f"{path}: /{name} has shape {given.shape}, but there are {rows} volumes.")
-    if times is not None and not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-        raise UserError(f"{path}: /times must increase; they are seconds at the middle of each volume.")
     return times, keep
-
-
-def _said(*attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of a file or dataset in the words of a sidecar."""
-    words = {"tr": "RepetitionTime", "atlas": "Atlas", "space": "Space"}
-    said: dict[str, Any] = {}
-    for source in attributes:
-        for key, value in source.items():
-            value = value.item() if isinstance(value, np.generic) else value
-            if isinstance(value, (str, int, float)) and value != "":
-                said[words.get(key, key)] = value
-    return said

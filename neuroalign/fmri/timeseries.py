@@ -6,6 +6,7 @@ Reading a file is `fmri.series_tables`; here its columns become levels, its rows
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -17,16 +18,16 @@ import pandas as pd
 
 from neuroalign.bids.derivatives import dataset_root
 from neuroalign.bids.metadata import sidecar
-from neuroalign.bids.naming import parse_entities
+from neuroalign.bids.naming import parse_entities, parse_name
 from neuroalign.bids.raw_run import RawRun, find_raw_run
-from neuroalign.bids.series_files import companions
+from neuroalign.bids.repetition import TOLERANCE_S, agreed_tr, number
+from neuroalign.bids.series_files import atlas_label, companions
 from neuroalign.config.fmri import Clean, Fmri
 from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels
 from neuroalign.fmri.clean import check_kept, interpolate
 from neuroalign.fmri.label_table import labels_beside, read_labels
-from neuroalign.fmri.preprocess.confounds import MOTION
-from neuroalign.fmri.qc import RunQc, carpet
+from neuroalign.fmri.qc import RunQc, carpet, head_motion
 from neuroalign.fmri.series import RoiSeries
 from neuroalign.fmri.series_tables import Table, read_table
 from neuroalign.fmri.timing import Clock, run_clock, unsteady
@@ -35,6 +36,8 @@ from neuroalign.io import read_tsv
 logger = logging.getLogger(__name__)
 # Columns of XCP-D's outliers table: what was censored last is what is missing from the series.
 _CENSORED_BY = ("interpolation", "denoising", "framewise_displacement", "dvars")
+# giga_connectome since 0.6: how many rows scrubbing has removed, from wherever.
+_SCRUBBED = "NumberOfVolumesDiscardedByMotionScrubbing"
 
 
 def extract_timeseries(
@@ -69,13 +72,10 @@ def extract_timeseries(
     entities = parse_entities(name)
     table = read_table(path, entities, config.atlas.name)
     metadata = _metadata(path) | table.metadata
-    raw = find_raw_run(name, bids_dir)
+    raw = find_raw_run(name, bids_dir, row.get("raw_volumes"))
     labels, levels, label_file = regions(table, config, path, raw)
     beside = companions(path)
-    values, kept = _rows_on_the_clock(
-        table, beside.get("outliers") if table.times is None else None, Path(path).name
-    )
-    clock = _clock(values, table, kept, metadata, raw, row, config, path)
+    values, kept, clock = on_the_clock(table, path, raw, config, beside)
 
     data, assigned, present = sort_into_levels(values, labels, levels, Path(path).name)
     keep = present & kept & ~unsteady(None, len(kept), config.timing, clock.discarded)
@@ -276,6 +276,40 @@ def clean_ready(data: Mapping[str, np.ndarray], keep: np.ndarray, config: Clean)
 # --- rows -----------------------------------------------------------------------------------------------------
 
 
+def on_the_clock(
+    table: Table, path: str, raw: RawRun, config: Fmri, beside: Mapping[str, Path]
+) -> tuple[np.ndarray, np.ndarray, Clock]:
+    """Rows where they belong in time.
+
+    Parameters
+    ----------
+    table : Table
+    path : str
+        Its file.
+    raw : RawRun
+    config : Fmri
+    beside : mapping of str to Path
+        The tables beside it (`bids.series_files.companions`).
+
+    Returns
+    -------
+    values : float64 array of shape (volumes, columns)
+        NaN in rows that were removed.
+    kept : bool array of shape (volumes,)
+        False where the file or the outliers table censors.
+    clock : Clock
+
+    Raises
+    ------
+    UserError
+        If the number of rows cannot be explained, or a time is no time in seconds.
+    """
+    outliers = beside.get("outliers") if table.times is None else None
+    values, kept = _rows_on_the_clock(table, outliers, Path(path).name)
+    metadata = _metadata(path) | table.metadata
+    return values, kept, _clock(table, len(kept), metadata, raw, config, path, gapless=outliers is not None)
+
+
 def _rows_on_the_clock(table: Table, outliers: Path | None, name: str) -> tuple[np.ndarray, np.ndarray]:
     """One row per volume, missing where it was removed; and which volumes are not censored.
 
@@ -308,33 +342,29 @@ def _rows_on_the_clock(table: Table, outliers: Path | None, name: str) -> tuple[
 
 
 def _clock(
-    values: np.ndarray,
     table: Table,
-    kept: np.ndarray,
+    rows: int,
     metadata: dict[str, Any],
     raw: RawRun,
-    row: Mapping[str, Any],
     config: Fmri,
     path: str,
+    *,
+    gapless: bool,
 ) -> Clock:
-    rows, name = len(kept), Path(path).name
+    """The clock of `rows` volumes; `gapless` if what was censored has been put back."""
+    name = Path(path).name
     if table.times is not None:
-        times = table.times + config.timing.onset_shift_s
-        tr = metadata.get("RepetitionTime") or float(np.median(np.diff(times)))
-        return Clock(times, float(tr), max(0, int(np.floor(table.times[0] / float(tr) + 1e-3))))
-    has_tr = any(
-        k in source for source in (metadata, raw.metadata) for k in ("RepetitionTime", "VolumeTiming")
-    )
-    if not has_tr and "SamplingFrequency" not in metadata and row.get("tr"):
-        metadata = metadata | {"RepetitionTime": float(row["tr"])}
-    missing = 0 if raw.volumes is None else raw.volumes - rows
-    # Scrubbing by giga_connectome removes rows from the middle, and nothing says which.
-    if missing > 0 and "scrub" in name.lower() and config.timing.discarded_volumes is None:
+        notes: list[str] = []
+        tr = agreed_tr(metadata, raw.metadata, None, name, notes)
+        before = max(0, math.floor((table.times[0] + TOLERANCE_S) / tr))
+        return Clock(table.times + config.timing.onset_shift_s, tr, before, tuple(notes))
+    scrubbed = None if metadata.get(_SCRUBBED) is None else number(metadata, _SCRUBBED, name)
+    if scrubbed:
         raise UserError(
-            f"{name} has {rows} of {raw.volumes} volumes, and nothing tells which were scrubbed; make the series again "
-            "with a strategy that keeps all volumes."
+            f"{name} lacks {scrubbed:g} volumes that were scrubbed, and nothing tells which; make the series again with a "
+            "strategy that keeps all volumes."
         )
-    return run_clock(rows, metadata, raw, config.timing, name)
+    return run_clock(rows, metadata, raw, config.timing, name, gapless=gapless or scrubbed is not None)
 
 
 def _motion(path: Path | None, volumes: int) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -345,20 +375,20 @@ def _motion(path: Path | None, volumes: int) -> tuple[np.ndarray | None, np.ndar
     if len(table) != volumes:
         logger.warning("%s has %d rows for %d volumes and is not used.", path.name, len(table), volumes)
         return None, None
-    displaced, moved = table.get("framewise_displacement"), [c for c in MOTION if c in table]
-    return (
-        None if displaced is None else displaced.fillna(0.0).to_numpy(float),
-        table[moved].fillna(0.0).to_numpy(float) if len(moved) == len(MOTION) else None,
-    )
+    return head_motion(table)
 
 
 # --- names ----------------------------------------------------------------------------------------------------
 
 
 def atlas_name(path: str | os.PathLike, metadata: Mapping[str, Any]) -> str:
-    """The atlas a table of series was made with, by its ``atlas-`` or ``seg-`` entity."""
-    found = re.search(r"_(?:atlas|seg)-([A-Za-z0-9]+)", Path(path).name)
-    return found[1] if found else str(metadata.get("Atlas", ""))
+    """The atlas a table of series was made with: by its name as the index has it, else by its metadata."""
+    try:
+        label = atlas_label(parse_name(Path(path).name))
+    except ValueError:
+        # A file of several runs has no BIDS name.
+        label = ""
+    return label or str(metadata.get("Atlas", ""))
 
 
 def _space(path: str, metadata: Mapping[str, Any], config: Fmri) -> str:

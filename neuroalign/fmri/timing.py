@@ -21,34 +21,18 @@ import pandas as pd
 from neuroalign.bids.derivatives import dataset_root
 from neuroalign.bids.metadata import sidecar
 from neuroalign.bids.raw_run import RawRun, find_raw_run
+from neuroalign.bids.repetition import TOLERANCE_S, agreed_tr, header_timing, number
 from neuroalign.config.fmri import Timing
 from neuroalign.errors import UserError
-from neuroalign.fmri.acquisition import (
-    TOLERANCE_S,
-    acquisition_s,
-    agreed_tr,
-    check_volume_timing,
-    header_timing,
-    number,
-    raw_slice_times,
-    repetition_time,
-)
+from neuroalign.fmri.acquisition import acquisition_s, check_volume_timing, raw_slice_times
 
-__all__ = [
-    "Clock",
-    "header_timing",
-    "image_clock",
-    "repetition_time",
-    "run_clock",
-    "unsteady",
-]
 logger = logging.getLogger(__name__)
 # A start later than this is believed only if the raw run or the configuration confirms it: it may be in milliseconds.
 _LATE_START_S = 30.0
 # More volumes than this are not dropped as dummies: another reason is likelier, and a person should say which.
 _MOST_DISCARDED = 20
-# Early versions of XCP-D write here how many volumes they dropped at the start.
-_XCPD_DUMMIES = "dummy vols"
+# Here early versions of XCP-D, and giga_connectome since 0.6, write how many volumes they dropped at the start.
+_DROPPED = ("dummy vols", "NumberOfVolumesDiscardedByNonsteadyStatesDetector")
 
 
 @dataclass(frozen=True)
@@ -81,6 +65,7 @@ def run_clock(
     name: str,
     *,
     header: tuple[float | None, float] = (None, 0.0),
+    gapless: bool = True,
 ) -> Clock:
     """The clock of a run from everything that is known about it; disagreements are logged and returned.
 
@@ -98,6 +83,9 @@ def run_clock(
         The file, for messages.
     header : (float or None, float)
         Repetition time and ``toffset`` of the image's header in seconds, see `header_timing`.
+    gapless : bool
+        Whether rows can be missing at the ends only. If not, rows that nothing accounts for are not taken to be
+        missing at the start: censored ones may have been removed anywhere.
 
     Returns
     -------
@@ -117,9 +105,9 @@ def run_clock(
         notes.append(
             f"toffset is {header[1]:g} s in the header, but sidecars put the first volume at {first:g} s; they are used."
         )
-    check_volume_timing(metadata, before, n_volumes, notes)
+    check_volume_timing(metadata, before, n_volumes, name, notes)
     available = raw.volumes if raw is not None else None
-    discarded, first = _discarded(n_volumes, available, first, tr, metadata, config, name, notes)
+    discarded, first = _discarded(n_volumes, available, first, tr, metadata, config, name, notes, gapless)
     gone = [before.get(f"NumberOfVolumesDiscardedBy{who}") for who in ("User", "Scanner")]
     if any(isinstance(n, (int, float)) and n > 0 for n in gone):
         logger.info(
@@ -140,7 +128,7 @@ def image_clock(row: Mapping[str, Any], config: Timing, bids_dir: str | os.PathL
     Parameters
     ----------
     row : mapping
-        The run: `run_id`, `bold` (the preprocessed image), and `tr` if its metadata do not tell.
+        A row of ``index/runs.tsv``: `run_id`, `bold` (the preprocessed image), and `raw_volumes`.
     config : Timing
         Section `fmri.timing`.
     bids_dir : path
@@ -151,12 +139,7 @@ def image_clock(row: Mapping[str, Any], config: Timing, bids_dir: str | os.PathL
     path = row["bold"]
     image = nibabel.load(path)
     metadata = dict(sidecar(path, dataset_root(path)))
-    raw = find_raw_run(row["run_id"], bids_dir)
-    known = any(
-        key in said for said in (metadata, raw.metadata) for key in ("RepetitionTime", "VolumeTiming")
-    )
-    if not known and row.get("tr"):
-        metadata["RepetitionTime"] = float(row["tr"])
+    raw = find_raw_run(row["run_id"], bids_dir, row.get("raw_volumes"))
     return run_clock(image.shape[3], metadata, raw, config, Path(path).name, header=header_timing(image))
 
 
@@ -237,6 +220,7 @@ def _discarded(
     config: Timing,
     name: str,
     notes: list[str],
+    gapless: bool,
 ) -> tuple[int, float]:
     """How many raw volumes precede the first row, and the time of that row."""
     lost = None if available is None else available - n_volumes
@@ -262,10 +246,11 @@ def _discarded(
                 "by 1000 if it is in milliseconds, or set fmri.timing.discarded_volumes if so much was cut off."
             )
         notes.append(f"StartTime is beyond the first repetition: {count} volumes are missing at the start.")
-    elif metadata.get(_XCPD_DUMMIES):
-        count = int(number(metadata, _XCPD_DUMMIES, name))
-        notes.append(f"the sidecar says that {count} volumes were dropped at the start.")
-    elif lost:
+    elif told := [key for key in _DROPPED if metadata.get(key) is not None]:
+        count = int(number(metadata, told[0], name))
+        if count:
+            notes.append(f"the sidecar says that {count} volumes were dropped at the start.")
+    elif lost and gapless:
         if lost > _MOST_DISCARDED:
             raise UserError(
                 f"{name} has {n_volumes} volumes, its raw run {available}; say with fmri.timing.discarded_volumes how many "
@@ -284,5 +269,12 @@ def _discarded(
             f"{available}; correct fmri.timing.discarded_volumes, or StartTime (seconds) in the sidecar."
         )
     if lost is not None and count < lost:
+        if not gapless and config.discarded_volumes is None:
+            raise UserError(
+                f"{name} has {n_volumes} of the {available} volumes of its raw run, and nothing tells which are missing: "
+                "censored ones may have been removed from the middle. Put the *_outliers.tsv of XCP-D beside it, make the "
+                "series again with all volumes, or say with fmri.timing.discarded_volumes how many were dropped at the "
+                "start if the rest is whole."
+            )
         notes.append(f"{lost - count} volumes are missing at the end.")
     return count, within + count * tr

@@ -47,6 +47,7 @@ RUN_COLUMNS = (
     "mask",
     "confounds",
     "timeseries",
+    "raw_volumes",
 )
 PRESENTATION_COLUMNS = (
     "run_id",
@@ -263,6 +264,7 @@ def _tables(
                 "",
                 "",
                 "",
+                str(plan.volumes),
             )
         )
         for film, onset in zip(plan.films, plan.onsets, strict=True):

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import h5py
 import pytest
 
 from neuroalign.bids.naming import parse_entities, run_folder
@@ -69,7 +70,12 @@ class BidsTree:
         """One time series, `name` without suffix."""
         entities = parse_entities(name)
         stem = f"{run_folder(entities['sub'], entities.get('ses', ''))}/{name}_timeseries"
-        self.file(stem + extension, "LH_Vis_1\n0.5\n")
+        if extension == ".h5":
+            (self.root / stem).parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(self.root / f"{stem}.h5", "w") as file:
+                file["data"], file["labels"] = [[0.5], [0.7]], ["LH_Vis_1"]
+        else:
+            self.file(stem + extension, "LH_Vis_1\n0.5\n")
         return self.file(f"{stem}.json", {"RepetitionTime": 1.0} if meta is None else meta)
 
     def config(self, source: str = "raw", derivatives: Path | str | None = None, **filters) -> Config:

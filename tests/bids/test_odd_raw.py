@@ -270,7 +270,7 @@ PROBLEMS = [
     (lfs_pointer, [r"_bold.nii.gz is a pointer to content"]),
     (dangling_anatomy_of_two_runs, [r"sub-01_T1w.nii.gz is a link to content that is not here"]),
     (anatomy_by_its_sidecar, [r"sub-01_T1w.nii.gz is absent, only its sidecar is there; download"]),
-    (dangling_events, [r"_events.tsv does not exist"]),
+    (dangling_events, [r"_events.tsv is a link to content that is not here; fetch it"]),
     (suffix_in_capitals, [r"task-clips_BOLD.nii.gz is not named as BIDS has it.* end in '_bold.nii.gz'"]),
     (extension_in_capitals, [r"task-clips_bold.NII.GZ is not named .* end in '_bold.nii.gz'"]),
     (anatomy_in_small_letters, [r"sub-01 has no T1w image", r"sub-01_t1w.nii.gz .* end in '_T1w.nii.gz'"]),
@@ -280,7 +280,7 @@ PROBLEMS = [
             r"sub-01_.*_events.tsv: onset is 'soon' in line 2.*; the same holds for \S*/sub-02_.*_events.tsv\.$"
         ],
     ),
-    (not_a_number, [r"RepetitionTime of .* is '2 s': give the seconds"]),
+    (not_a_number, [r"RepetitionTime is '2 s'; it must be positive seconds"]),
 ]
 
 
@@ -330,3 +330,20 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(bids, monkeypatch):
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(UserError, match=r"sub-01/func may not be read by this user"):
         build_index(bids.config())
+
+
+@pytest.mark.parametrize("name", ["sub-01/func/sub-01_task-film_events.tsv", "task-film_bold.json"])
+@pytest.mark.parametrize("left", ["link", "pointer"])
+def test_tables_and_sidecars_without_content_are_told_how_to_fetch(bids, name, left):
+    """DataLad clones leave links; unlocked files and Git LFS leave pointers."""
+    bids.run("sub-01_task-film", meta={"EchoTime": 0.03})
+    bids.file("task-film_bold.json", {"RepetitionTime": 2.0})
+    path = bids.root / name
+    path.unlink()
+    if left == "link":
+        bids.link(name, "../.git/annex/objects/none")
+    else:
+        bids.file(name, "/annex/objects/MD5E-s1--0.tsv\n")
+    (problem,) = build_index(bids.config()).problems
+    assert f"{path} is a {left} to content that is not here; fetch it" in problem
+    assert f"datalad get {path}" in problem

@@ -16,7 +16,7 @@ from neuroalign.bids.raw_run import RawRun, find_raw_run
 from neuroalign.config.fmri import Clean, Timing
 from neuroalign.errors import UserError
 from neuroalign.fmri.clean import load_run_confounds
-from neuroalign.fmri.timing import header_timing, run_clock, unsteady
+from neuroalign.fmri.timing import run_clock, unsteady
 from neuroalign.io import write_json
 
 SLICES = {"RepetitionTime": 2.0, "SliceTiming": [0.0, 0.9, 0.3, 1.2, 0.6, 1.5]}
@@ -74,17 +74,6 @@ def test_header_is_compared(caplog):
     assert clock({"RepetitionTime": 2.0, "StartTime": 0.9}, header=(2.0, 0.9)).notes == ()
 
 
-def test_header_units():
-    image = nib.Nifti1Image(np.zeros((2, 2, 2, 5), np.int16), np.eye(4))
-    for unit, value in (("sec", 1.5), ("msec", 1500.0), ("sec", 1500.0), ("unknown", 1500.0)):
-        image.header.set_zooms((1, 1, 1, value))
-        image.header.set_xyzt_units("mm", unit)
-        image.header["toffset"] = value / 2
-        assert header_timing(image) == (1.5, 0.75)
-    image.header.set_zooms((1, 1, 1, 0))
-    assert header_timing(image)[0] is None
-
-
 @pytest.mark.parametrize(
     ("metadata", "volumes", "timing", "words"),
     [
@@ -96,6 +85,8 @@ def test_header_units():
         ({"RepetitionTime": 2}, 160, {}, "say with fmri.timing.discarded_volumes"),
         ({"RepetitionTime": 2}, 102, {"discarded_volumes": 5}, "5 volumes should be missing at the start"),
         ({"VolumeTiming": [0, 2, 5]}, None, {}, "irregular"),
+        ({"RepetitionTime": 2, "VolumeTiming": []}, None, {}, "VolumeTiming must be a list of seconds"),
+        ({"RepetitionTime": 2, "VolumeTiming": 2.0}, None, {}, "VolumeTiming must be a list of seconds"),
         ({"SamplingFrequency": 0}, None, {}, "must be positive"),
     ],
 )

@@ -105,14 +105,16 @@ def test_from_raw_to_template(tmp_path):
         )
         volumes.append(still + rng.normal(scale=5, size=shape))
     image = nib.Nifti1Image(np.stack(volumes, axis=-1).astype(np.float32), bold_affine)
-    image.header.set_zooms((5, 5, 5, 2.0))
+    # The repetition time is in the header alone, and counts in milliseconds.
+    image.header.set_zooms((5, 5, 5, 2000.0))
+    image.header.set_xyzt_units("mm", "msec")
     bold = tmp_path / "raw/sub-1/func/sub-1_task-a_bold.nii.gz"
     bold.parent.mkdir()
     nib.save(image, bold)
     timing = (np.arange(48) % 24 / 12.5).tolist()
     paths = preprocess_run(
         bold, anatomy, tmp_path / "der", "sub-1_task-a",
-        metadata={"RepetitionTime": 2.0, "SliceTiming": timing}, config=Preprocess(), space=SPACE,
+        metadata={"SliceTiming": timing}, config=Preprocess(), space=SPACE,
     )  # fmt: skip
     assert all(path.exists() for path in paths.values())
     mask = nib.load(paths["mask"])
@@ -123,6 +125,7 @@ def test_from_raw_to_template(tmp_path):
     assert np.linalg.norm((middle @ (np.linalg.inv(coreg) - true).T)[0, :3]) < 1.5
     sidecar = json.loads(paths["bold_json"].read_text())
     assert sidecar["SliceTimingCorrected"]
+    assert sidecar["RepetitionTime"] == 2.0
     assert sidecar["StartTime"] == pytest.approx(0.92)
     table = pd.read_csv(paths["confounds"], sep="\t", na_values="n/a")
     assert np.polyfit(np.arange(12), table["rot_y"], 1)[0] == pytest.approx(0.002, abs=0.0004)

@@ -223,11 +223,49 @@ def test_companions_are_those_of_the_run(lab):
 # --- giga_connectome ------------------------------------------------------------------------------------------
 
 
-def test_scrubbed_rows_of_giga_connectome_are_refused(lab):
-    lab.image(44)
-    path = lab.table(f"{RUN}_seg-Tiny_desc-denoiseScrubbing.5_timeseries.tsv".replace(".5", "5"))
-    with pytest.raises(UserError, match="nothing tells which were scrubbed"):
+def test_rows_that_a_bare_table_lacks_are_not_taken_from_the_start(lab):
+    """XCP-D removes censored rows anywhere; without its outliers table nothing tells which."""
+    moved = np.isin(np.arange(40), [9, 10, 30])
+    lab.image()
+    path = xcpd(lab, "removed", moved)
+    np.testing.assert_allclose(lab.read(path).times, 1.0 + 2.0 * np.arange(40))
+    lab.path(f"{RUN}_outliers.tsv").unlink()
+    with pytest.raises(UserError, match=r"37 of the 40 volumes .* nothing tells which are missing"):
         lab.read(path)
+    sidecar = path.with_suffix(".json")
+    for said in ({"dummy vols": 1}, {"StartTime": 3.0, "RepetitionTime": 2.0}):
+        write_json(sidecar, said)
+        with pytest.raises(UserError, match="nothing tells which are missing"):
+            lab.read(path)
+    write_json(sidecar, {"dummy vols": 3})
+    assert lab.read(path).times[0] == 7.0
+    sidecar.unlink()
+    assert lab.read(path, timing={"discarded_volumes": 2}).times[0] == 5.0
+
+
+STEADY = "NumberOfVolumesDiscardedByNonsteadyStatesDetector"
+SCRUBBED = "NumberOfVolumesDiscardedByMotionScrubbing"
+
+
+@pytest.mark.parametrize("raw_volumes", [None, 43, 45])
+def test_rows_that_giga_connectome_says_it_dropped_are_missing_at_the_start(lab, raw_volumes):
+    if raw_volumes:
+        lab.image(raw_volumes)
+    path = lab.table(f"{RUN}_seg-Tiny_desc-denoiseSimple_timeseries.tsv")
+    write_json(path.with_suffix(".json"), {"SamplingFrequency": 0.5, STEADY: 3, SCRUBBED: 0})
+    np.testing.assert_allclose(lab.read(path).times, 1.0 + 2.0 * (3 + np.arange(40)))
+
+
+@pytest.mark.parametrize("raw_volumes", [None, 40, 44])
+@pytest.mark.parametrize("strategy", ["Simple", "Scrubbing5"])
+def test_scrubbed_rows_of_giga_connectome_are_refused(lab, strategy, raw_volumes):
+    if raw_volumes:
+        lab.image(raw_volumes)
+    path = lab.table(f"{RUN}_seg-Tiny_desc-denoise{strategy}_timeseries.tsv")
+    write_json(path.with_suffix(".json"), {"SamplingFrequency": 0.5, STEADY: 0, SCRUBBED: 4})
+    for timing in ({}, {"discarded_volumes": 0}):
+        with pytest.raises(UserError, match="lacks 4 volumes that were scrubbed"):
+            lab.read(path, timing=timing)
 
 
 def giga(lab: Lab, name: str) -> Path:
@@ -306,6 +344,8 @@ def test_tables_of_giga_connectome_are_indexed(lab, series, sidecar, wanted):
     assert found.runs["tr"].tolist() == [2.0]
     series = lab.read(Path(found.runs["timeseries"][0]), atlas={"labels": str(lab.labels)})
     lab.check(series)
+    # The name by which the index tells the atlases apart.
+    assert series.attributes["atlas"].startswith(wanted)
     assert series.attributes["tr"] == 2.0
 
 

@@ -1,31 +1,12 @@
-"""Repetition times and slice timing; the clock of a run is in test_clock.py."""
+"""Slice timing; the clock of a run is in test_clock.py."""
 
 from __future__ import annotations
-
-import logging
 
 import numpy as np
 import pytest
 
 from neuroalign.errors import UserError
 from neuroalign.fmri.preprocess.slice_timing import correct_slice_timing, reference_time, slice_times
-from neuroalign.fmri.timing import repetition_time
-
-
-def test_repetition_time_comes_from_sidecar_then_header(caplog):
-    assert repetition_time({"RepetitionTime": 1.5}, 1.5, "a") == 1.5
-    with caplog.at_level(logging.WARNING):
-        assert repetition_time({"RepetitionTime": 1.5}, 2.0, "a") == 1.5
-        assert repetition_time({}, 2.0, "a") == 2.0
-    assert "the sidecar is used" in caplog.text
-    for metadata, header in (
-        ({}, None),
-        ({}, 0.0),
-        ({"RepetitionTime": -1}, 2.0),
-        ({"VolumeTiming": [0, 1, 5]}, 2.0),
-    ):
-        with pytest.raises(UserError):
-            repetition_time(metadata, header, "a")
 
 
 @pytest.mark.parametrize("direction", ["k", "k-", "j"])

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from neuroalign.bids.derivatives import dataset_root, local_uri, run_paths, source_uri, write_description
+from neuroalign.bids.repetition import agreed_tr, header_timing
 from neuroalign.config.fmri import Preprocess
 from neuroalign.errors import UserError
 from neuroalign.fmri.images import grid_points, read_image, to_grid, voxel_sizes, write_image
@@ -29,7 +30,6 @@ from neuroalign.fmri.preprocess.resample import (
     sample,
 )
 from neuroalign.fmri.preprocess.slice_timing import correct_slice_timing, reference_time, slice_times
-from neuroalign.fmri.timing import repetition_time
 from neuroalign.io import atomic_path, write_json, write_tsv
 
 __all__ = ["preprocess_anatomy", "preprocess_run"]
@@ -96,7 +96,10 @@ def preprocess_run(
     classes, _ = read_image(anatomy["dseg"], ndim=3)
     to_t1w = Displacement.read(anatomy["to_template"])
     affine = image.affine
-    tr = repetition_time(metadata, float(image.header.get_zooms()[3]), str(bold))
+    notes: list[str] = []
+    tr = agreed_tr(metadata, {}, header_timing(image)[0], str(bold), notes)
+    for note in notes:
+        logger.warning("%s: %s", bold, note)
     timing = slice_times(metadata, data.shape, tr, str(bold)) if config.slice_timing else None
 
     rough = masks.bold_mask(data[..., data.shape[-1] // 2 :].mean(axis=-1), affine, str(bold))
