@@ -76,9 +76,21 @@ def carpet(series: np.ndarray) -> np.ndarray:
     )
 
 
-def drift_basis(volumes: int) -> np.ndarray:
-    """Orthonormal constant, linear and quadratic drift over the volumes that count, shape (volumes, ≤ 3)."""
-    ramp = np.linspace(-1, 1, volumes)
+def drift_basis(positions: np.ndarray) -> np.ndarray:
+    """Orthonormal constant, linear and quadratic drift over the volumes that count.
+
+    Parameters
+    ----------
+    positions : int array of shape (n,)
+        Numbers of these volumes in the run: drift goes on while a volume is censored.
+
+    Returns
+    -------
+    array of shape (n, min(n, 3))
+    """
+    ramp = np.asarray(positions, float)
+    if len(ramp) > 1:
+        ramp = 2 * (ramp - ramp[0]) / (ramp[-1] - ramp[0]) - 1
     return np.linalg.qr(np.column_stack([np.ones_like(ramp), ramp, ramp**2]))[0]
 
 

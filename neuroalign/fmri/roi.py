@@ -108,7 +108,7 @@ class TemporalSnr:
         self._columns = columns
         self._count = int(np.count_nonzero(keep))
         self._basis = np.zeros((len(keep), min(3, self._count)))
-        self._basis[keep] = drift_basis(self._count)
+        self._basis[keep] = drift_basis(np.flatnonzero(keep))
         self._keep = keep
         self._reference: np.ndarray | None = None
 
