@@ -16,7 +16,7 @@ from neuroalign.errors import UserError
 from neuroalign.fmri.confound_names import named_as_nilearn_expects
 from neuroalign.fmri.preprocess.confounds import cosines
 from neuroalign.fmri.timing import unsteady
-from neuroalign.io import read_tsv
+from neuroalign.io import read_json, read_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def load_run_confounds(
     columns : DataFrame of shape (volumes, n) or None
         What is regressed out; None for strategy ``none``.
     keep : bool array of shape (volumes,)
-        False where framewise displacement exceeds the threshold, the strategy scrubs, or the volume is not at
-        steady state.
+        False where framewise displacement exceeds the threshold, the strategy scrubs, the volume is not at steady
+        state, or a ``motion_outlier*`` column with ``"Censored": true`` in the JSON marks it as holding no image.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def load_run_confounds(
         keep &= ~(table["framewise_displacement"].fillna(0.0).to_numpy() > config.fd_threshold_mm)
     detected = unsteady(table, n_volumes, Timing())
     unused = unsteady(table, n_volumes, timing or Timing(), discarded)
-    keep &= ~unused
+    keep &= ~unused & ~_lost_in_table(table, path)
     options = dict(STRATEGIES[config.strategy])
     if not options:
         return None, keep
@@ -124,6 +124,23 @@ def load_run_confounds(
         keep &= kept | (detected & ~unused)
     columns = columns.drop(columns=[c for c in columns if c.startswith("cosine")])
     return columns.fillna(0.0), keep
+
+
+def _lost_in_table(table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Volumes whose ``motion_outlier*`` column the JSON beside the table marks as ``Censored``: they hold no image.
+
+    fMRIPrep's own columns of this name carry no such mark; they are what it would scrub, and `STRATEGIES` decides on that.
+    """
+    sidecar = path.with_suffix(".json")
+    described = read_json(sidecar) if sidecar.exists() else {}
+    marked = [
+        column
+        for column in table
+        if column.startswith("motion_outlier")
+        and isinstance(described.get(column), dict)
+        and described[column].get("Censored") is True
+    ]
+    return (table[marked].fillna(0.0).to_numpy(float) > 0).any(axis=1)
 
 
 def check_kept(keep: np.ndarray, name: str) -> None:

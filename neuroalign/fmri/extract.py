@@ -138,6 +138,10 @@ def _from_images(
     else:
         where, labels = _voxels(parcels, assigned, numbers)
         found = extract_voxels(bold, mask, keep, where)
+    if found.lost.any():
+        _report_lost(found.lost, name)
+        keep = keep & ~found.lost
+        check_kept(keep, name)
     _report_units(_by_level(found.series, labels), labels, keep, name)
     cleaned = clean_series(found.series, keep, tr, config.clean, confounds, name, overwrite=True)
     levels = _by_level(cleaned, labels)
@@ -211,6 +215,17 @@ def _report_uncovered(
             len(regions),
             some(outside),
         )
+
+
+def _report_lost(lost: np.ndarray, name: str) -> None:
+    logger.warning(
+        "%s: %d of %d volumes are blank or one value all over the brain and are censored (%s, from 0); see whether the "
+        "image was damaged when it was made or copied.",
+        name,
+        lost.sum(),
+        len(lost),
+        some(np.flatnonzero(lost).tolist()),
+    )
 
 
 def _report_units(

@@ -56,12 +56,14 @@ def carpet_rows(units: int) -> np.ndarray:
     return np.unique(np.linspace(0, units - 1, min(CARPET_ROWS, units)).astype(int))
 
 
-def carpet(series: np.ndarray) -> np.ndarray:
+def carpet(series: np.ndarray, lost: np.ndarray | None = None) -> np.ndarray:
     """Rows for a carpet plot.
 
     Parameters
     ----------
     series : array of shape (volumes, units)
+    lost : bool array of shape (volumes,), optional
+        Volumes that hold no image: they have no part in mean and deviation, which they would swamp.
 
     Returns
     -------
@@ -69,8 +71,9 @@ def carpet(series: np.ndarray) -> np.ndarray:
         Units spread evenly over the input, linear trend kept, z-scored and clipped to ±6.
     """
     chosen = series[:, carpet_rows(series.shape[1])].T.astype(np.float64)
-    chosen -= chosen.mean(axis=1, keepdims=True)
-    spread = chosen.std(axis=1, keepdims=True)
+    there = np.ones(len(series), bool) if lost is None or lost.all() else ~lost
+    chosen -= chosen[:, there].mean(axis=1, keepdims=True)
+    spread = chosen[:, there].std(axis=1, keepdims=True)
     return np.clip(np.divide(chosen, spread, out=np.zeros_like(chosen), where=spread > 0), -6, 6).astype(
         np.float16
     )

@@ -17,7 +17,7 @@ from neuroalign.fmri.preprocess.confounds import (
     non_steady_state,
     principal_components,
 )
-from neuroalign.io import write_json, write_tsv
+from neuroalign.io import read_json, write_json, write_tsv
 
 
 def test_framewise_displacement_by_hand():
@@ -136,6 +136,23 @@ def test_strategies(run, strategy, count):
     assert not keep[0]
     assert not keep[40]
     assert keep[1:35].all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_columns_marked_as_censored_leave_volumes_out_and_regress_nothing(run, strategy):
+    bold, path, table = run
+    config = Clean(strategy=strategy)
+    columns, keep = load_run_confounds(bold, path, config, 80)
+    outliers = {f"motion_outlier0{i}": (np.arange(80) == at).astype(float) for i, at in enumerate((15, 60))}
+    write_tsv(path, table.assign(**outliers))
+    again, unmarked = load_run_confounds(bold, path, config, 80)
+    assert unmarked.tolist() == keep.tolist()  # fMRIPrep's own are for the strategy to judge
+    sidecar = path.with_suffix(".json")
+    marks = {"motion_outlier00": {"Censored": True}, "motion_outlier01": {"Censored": False}}
+    write_json(sidecar, read_json(sidecar) | marks)
+    again, marked = load_run_confounds(bold, path, config, 80)
+    assert np.flatnonzero(keep & ~marked).tolist() == [15]
+    assert (None if again is None else list(again)) == (None if columns is None else list(columns))
 
 
 def test_missing_or_foreign_confounds_are_refused(run):

@@ -216,6 +216,40 @@ def test_one_pass_gives_means_noise_and_carpet(run):
     np.testing.assert_allclose(found.carpet, z, atol=5e-3)
 
 
+@pytest.mark.parametrize("value", [np.nan, 0.0, 800.0, np.inf])
+@pytest.mark.parametrize("at", [[0, 1], [11], [4, 13, 29]])
+@pytest.mark.parametrize("units", ["means", "voxels"])
+def test_volumes_without_an_image_are_found_and_spoil_nothing(save, monkeypatch, value, at, units):
+    monkeypatch.setattr(images, "_BLOCK", 4 * np.prod(SHAPE) * 4)
+    rng = np.random.default_rng(0)
+    data = (1000 + rng.normal(size=(*SHAPE, 30)) + np.linspace(0, 60, 30)).astype(np.float32)
+    mask = rng.random(SHAPE) > 0.4
+    data[mask, 7] = np.where(np.arange(mask.sum()) == 3, 5, 0)  # one voxel of signal is an image still
+    data[..., at] = np.where(mask, value, 3.0)[..., None]
+    keep = np.ones(30, bool)
+    keep[[7, 20]] = False
+    volumes = VolumeReader(save("run.nii.gz", data))
+    found = (
+        extract_means(volumes, mask, keep, mask.astype(int), [1])
+        if units == "means"
+        else extract_voxels(volumes, mask, keep, np.argwhere(~mask)[:3])
+    )
+    assert np.flatnonzero(found.lost).tolist() == at
+    kept = keep & ~found.lost
+    np.testing.assert_allclose(found.snr[mask], naive_snr(data[mask].T.astype(float), kept), rtol=1e-5)
+    without = np.nan_to_num(data.transpose(2, 1, 0, 3)[mask.T][:, ~found.lost].astype(float))
+    z = (without - without.mean(axis=1, keepdims=True)) / without.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.carpet[:, ~found.lost], np.clip(z, -6, 6), atol=5e-3)
+
+
+def test_a_run_without_any_image(save):
+    mask = np.ones(SHAPE, bool)
+    volumes = VolumeReader(save("run.nii.gz", np.full((*SHAPE, 12), np.nan, np.float32)))
+    found = extract_means(volumes, mask, np.ones(12, bool), mask.astype(int), [1])
+    assert found.lost.all()
+    assert (found.snr == 0).all()
+
+
 def test_voxels_keep_their_order_and_may_leave_the_mask(run):
     volumes, data, mask, _ = run
     where = np.argwhere(~mask)[::-1][:10]
@@ -224,6 +258,14 @@ def test_voxels_keep_their_order_and_may_leave_the_mask(run):
     np.testing.assert_allclose(
         found.snr[mask], naive_snr(data[mask].T.astype(float), np.ones(30, bool)), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("lost", [0, 5])
+def test_a_lost_volume_makes_no_voxel_vary(save, lost):
+    data = np.full((*SHAPE, 12), 3, np.float32)
+    data[0, 0, 0], data[2, 1, 0] = 7, np.arange(12)
+    data[..., lost] = 0
+    assert np.argwhere(varying_voxels(VolumeReader(save("v.nii.gz", data)))).tolist() == [[2, 1, 0]]
 
 
 def test_varying_voxels(save):
