@@ -40,6 +40,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 _SCRUB_FD_MM = 0.5
 _MIN_KEPT = 0.4
 _COLUMNS = 8192
+_FILTER_ORDER = 5  # nilearn's default
 
 
 def load_run_confounds(
@@ -196,7 +197,7 @@ def clean_series(
     Raises
     ------
     UserError
-        If the regressors leave no degree of freedom.
+        If the regressors leave no degree of freedom, or the run is too short for the filter of `low_pass_hz`.
 
     Notes
     -----
@@ -216,14 +217,15 @@ def clean_series(
             "%s: fmri.clean.low_pass_hz is above the Nyquist frequency (%g Hz); not applied.", name, 0.5 / tr
         )
         low = None
-    drifts = int(2 * volumes * tr * high) if high else 0
-    columns = 1 + drifts + (confounds.shape[1] if confounds is not None else 0)
+    regressors = _regressors(confounds, volumes, tr, None if low else high)
+    columns = 2 + (0 if regressors is None else regressors.shape[1])  # constant and linear trend
     if columns >= keep.sum() - 2:
         raise UserError(
             f"{name}: {columns} regressors for {keep.sum()} kept volumes leave nothing to analyse; choose a smaller "
             "fmri.clean.strategy or a higher fmri.clean.fd_threshold_mm."
         )
-    regressors = _regressors(confounds, volumes, tr, None if low else high)
+    if low:
+        _check_length(keep, band_pass=high is not None, name=name)
     out = series if overwrite and series.dtype == np.float32 else np.empty(series.shape, np.float32)
     for start in range(0, series.shape[1], _COLUMNS):
         part = np.s_[:, start : start + _COLUMNS]
@@ -231,6 +233,21 @@ def clean_series(
             np.asarray(series[part], np.float64), keep, tr, config, regressors, (high if low else None, low)
         )
     return out
+
+
+def _check_length(keep: np.ndarray, *, band_pass: bool, name: str) -> None:
+    """Refuse a run that ends before the filter has settled.
+
+    scipy's `sosfiltfilt` extends a series by 3·(order + 1) volumes at either end and needs more than that; the order of
+    nilearn's Butterworth filter is 5, which a band-pass doubles. Censored ends are not filtered.
+    """
+    kept = np.flatnonzero(keep)
+    there, padding = kept[-1] - kept[0] + 1, 3 * ((2 if band_pass else 1) * _FILTER_ORDER + 1)
+    if there <= padding:
+        raise UserError(
+            f"{name}: the filter of fmri.clean.low_pass_hz needs more than {padding} volumes, and from the first kept one to "
+            f"the last there are {there}; set fmri.clean.low_pass_hz to null, or leave the run out (dataset.filters)."
+        )
 
 
 def _cleaned(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from nilearn.interfaces.fmriprep import load_confounds
 
@@ -229,6 +230,38 @@ def test_too_many_regressors_are_refused(run):
     keep[:28] = True
     with pytest.raises(UserError, match="regressors"):
         clean_series(np.random.default_rng(0).normal(size=(80, 2)), keep, 2.0, Clean(), columns, "run")
+
+
+@pytest.mark.parametrize(("high", "shortest"), [(0.01, 34), (None, 19)])
+def test_low_pass_of_a_short_run_is_refused_where_scipy_would(high, shortest):
+    config = Clean(strategy="none", low_pass_hz=0.1, high_pass_hz=high)
+    data = np.random.default_rng(0).normal(size=(60, 2))
+    for length in (shortest, shortest - 1):
+        keep = np.zeros(60, bool)
+        keep[5 : 5 + length] = True
+        keep[8] = False  # a gap is interpolated and counts
+        if length == shortest:
+            assert np.isfinite(clean_series(data, keep, 2.0, config, None, "run")).all()
+        else:
+            with pytest.raises(
+                UserError, match=rf"needs more than {length} volumes.* there are {length}; set"
+            ):
+                clean_series(data, keep, 2.0, config, None, "run")
+
+
+@pytest.mark.parametrize(("low", "cosines"), [(None, 16), (0.2, 0)])
+def test_regressors_are_counted_as_they_are_fitted(low, cosines):
+    rng = np.random.default_rng(0)
+    config = Clean(low_pass_hz=low, high_pass_hz=0.1)
+    most = 40 - 2 - 1 - 2 - cosines  # 40 volumes of 2 s; two left over; a constant and a trend
+    for count, fits in ((most, True), (most + 1, False)):
+        columns = pd.DataFrame(rng.normal(size=(40, count)))
+        data, keep = rng.normal(size=(40, 2)), np.ones(40, bool)
+        if fits:
+            assert clean_series(data, keep, 2.0, config, columns, "run").shape == (40, 2)
+        else:
+            with pytest.raises(UserError, match=f"{count + 2 + cosines} regressors for 40 kept"):
+                clean_series(data, keep, 2.0, config, columns, "run")
 
 
 def test_interpolation_is_linear_between_and_held_at_the_ends():
