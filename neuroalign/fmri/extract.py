@@ -17,6 +17,7 @@ from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels, load_atlas, some
 from neuroalign.fmri.clean import check_kept, clean_series, load_run_confounds
 from neuroalign.fmri.images import VolumeReader, image_problem, read_image, to_grid
+from neuroalign.fmri.orientation import orientation_problem
 from neuroalign.fmri.preprocess.confounds import MOTION
 from neuroalign.fmri.qc import RunQc, snr_slices, write_qc
 from neuroalign.fmri.roi import extract_means, extract_voxels, varying_voxels
@@ -116,6 +117,8 @@ def _from_images(
             f"{name}: no preprocessed BOLD in space '{config.space}' was found; check dataset.derivatives."
         )
     bold = VolumeReader(path)
+    if problem := orientation_problem(path):
+        raise UserError(problem)
     volumes = bold.shape[3]
     atlas = load_atlas(config.atlas, config.space)
     assigned = assign_levels(list(atlas.labels.values()), config.levels)
@@ -262,5 +265,6 @@ def check_inputs(run: Mapping[str, Any], source: str) -> list[str]:
     source : {'raw', 'fmriprep', 'timeseries'}
     """
     needed = {"raw": ("bold", "t1w"), "fmriprep": ("bold", "mask"), "timeseries": ()}[source]
-    found = (image_problem(run[key]) for key in needed if not _missing(run.get(key)) and run.get(key))
+    files = [run[key] for key in needed if not _missing(run.get(key)) and run.get(key)]
+    found = (image_problem(file) or orientation_problem(file) for file in files)
     return [problem for problem in found if problem]

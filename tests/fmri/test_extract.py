@@ -97,6 +97,17 @@ def test_voxels_are_those_of_the_levels_regions(fmriprep, tmp_path):
     assert found.unit_labels["high"][0] == "Default_1@30,30,30"
 
 
+def test_bold_without_orientation_is_refused(fmriprep, tmp_path):
+    row, config, *_ = fmriprep
+    image = nib.load(row["bold"])
+    data, header = np.asarray(image.dataobj), image.header
+    header.set_sform(None, code=0)
+    header.set_qform(None, code=0)
+    nib.save(nib.Nifti1Image(data, None, header), row["bold"])
+    with pytest.raises(UserError, match="left and right are unknown"):
+        extract_run(row, config, tmp_path / "o.h5", tmp_path / "q.h5", bids_dir=tmp_path)
+
+
 def test_truncated_bold_leaves_no_output(fmriprep, tmp_path):
     row, config, *_ = fmriprep
     bold = Path(row["bold"])
