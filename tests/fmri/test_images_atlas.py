@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroalign.config.fmri import Atlas as AtlasConfig
+from neuroalign.config.levels import TABLES
 from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels, load_atlas
 from neuroalign.fmri.images import image_problem, read_image, to_grid
@@ -140,6 +141,19 @@ def test_levels_keep_order_and_refuse_overlap():
         assign_levels(labels, {"one": "a", "two": "_1"})
     with pytest.raises(UserError, match="labels look like b_1"):
         assign_levels(labels, {"one": "Vis"})
+
+
+def test_labels_unknown_to_a_table_are_warned_about(caplog):
+    labels = ["L_V1_ROI", "L_MT_ROI", "L_7Pl_ROI", "L_4_ROI"]
+    levels = TABLES["glasser"].patterns()
+    assert assign_levels(labels, levels)["high"] == ["L_7Pl_ROI"]
+    assert not caplog.records
+    assign_levels([*labels, "L_Thalamus"], levels)
+    assert "1 of 5 regions of the atlas are in no level of the table 'glasser'" in caplog.text
+    assert "(L_Thalamus)" in caplog.text
+    caplog.clear()
+    assign_levels([*labels, "L_Thalamus"], {"early": "V1"})
+    assert not caplog.records
 
 
 def test_real_atlas_sorts_into_the_default_levels(shared_data):
