@@ -144,6 +144,13 @@ def _image(path: str, deep: bool, key: str = "") -> Iterator[str]:
         yield f"{key}: {problem}" if key else problem
 
 
+def _orientation(path: str) -> Iterator[str]:
+    from neuroalign.fmri.orientation import orientation_problem
+
+    if problem := orientation_problem(path):
+        yield problem
+
+
 # --- brain ----------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +175,8 @@ def _brain_files(config: Config, runs: pd.DataFrame, deep: bool) -> Iterator[str
     files = [*runs["bold"], *runs["t1w"]] if config.fmri.source == "raw" else [*runs["bold"], *runs["mask"]]
     for file in dict.fromkeys(files):
         if file and Path(file).exists():
-            yield from _image(file, deep)
+            problems = list(_image(file, deep))
+            yield from problems or _orientation(file)
     if config.fmri.source == "fmriprep" and config.fmri.clean.strategy != "none":
         without = runs.loc[runs["confounds"] == "", "run_id"]
         if len(without):

@@ -120,6 +120,13 @@ def write_events(project: Project, text: str) -> None:
     (project.func / "sub-01_task-film_events.tsv").write_text(text)
 
 
+def disorient(path: Path) -> None:
+    nifti = nibabel.load(path)
+    nifti.set_sform(np.eye(4), code=0)
+    nifti.set_qform(np.eye(4), code=0)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nifti.dataobj), None, nifti.header), path)
+
+
 def set_(project: Project, section: str, **values) -> None:
     project.values[section] = project.values.get(section, {}) | values
 
@@ -130,6 +137,8 @@ CASES = {
     "dangling image": (lambda p: dangle(p.bold), "is a link to content that is not here"),
     "no image": (lambda p: remove_header(p.bold), "no readable NIfTI"),
     "broken anatomy": (lambda p: remove_header(p.t1w), r"T1w.nii.gz is truncated or no readable NIfTI"),
+    "no orientation": (lambda p: disorient(p.bold), "bold.nii.gz does not say how it is oriented"),
+    "no orientation of the anatomy": (lambda p: disorient(p.t1w), "T1w.nii.gz does not say how it is oriented"),
     "one volume": (lambda p: image(p.bold, (8, 8, 8)), "needs four dimensions"),
     "late onset": (lambda p: write_events(p, EVENTS.replace("2.0", "2000.0")), "begins at 2000 s, but .* ends at 20 s"),
     "no stim_file": (lambda p: write_events(p, "onset\tduration\n0\t3\n"), "no column 'stim_file'"),

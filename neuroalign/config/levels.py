@@ -123,7 +123,7 @@ GLASSER_SECTIONS: dict[str, tuple[str, ...]] = {
     "medial temporal": _words("H PreS EC PeEc PHA1 PHA2 PHA3"),
     "lateral temporal": _words("PHT TE1p TE1m TE1a TE2p TE2a TGv TGd TF"),
     "temporo-parieto-occipital junction": _words("TPOJ1 TPOJ2 TPOJ3 STV PSL"),
-    "superior parietal": _words("LIPv LIPd VIP AIP MIP 7PC 7AL 7Am 7PL 7Pm"),
+    "superior parietal": _words("LIPv LIPd VIP AIP MIP 7PC 7AL 7Am 7P[Ll] 7Pm"),
     "inferior parietal": _words("PGp PGs PGi PFm PF PFt PFop IP0 IP1 IP2"),
     "posterior cingulate": _words("DVT ProS POS1 POS2 RSC v23ab d23ab 31pv 31pd 31a 23d 23c PCV 7m"),
     "anterior cingulate and medial prefrontal": _words(
@@ -326,6 +326,30 @@ def resolve_levels(levels: object) -> object:
             f"pattern{nearest(levels, TABLES)}"
         )
     return TABLES[levels].patterns()
+
+
+def unlisted(labels: Iterable[str], levels: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Labels of an atlas that the table in use does not know: in none of its levels, and not among its `unused`.
+
+    Parameters
+    ----------
+    labels : iterable of str
+    levels : mapping of str to str
+        Level → pattern, of a table or one's own.
+
+    Returns
+    -------
+    table : str
+        Name of the table whose mapping `levels` is; empty if it is none.
+    labels : list of str
+        Empty without a table.
+    """
+    name = next((name for name, table in TABLES.items() if table.patterns() == dict(levels)), "")
+    if not name:
+        return "", []
+    table = TABLES[name]
+    known = [*levels.values(), *([table.spelled(table.unused)] if table.unused else [])]
+    return name, [label for label in labels if not any(re.search(pattern, label) for pattern in known)]
 
 
 def check_patterns(levels: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from neuroalign.config.fmri import Atlas as AtlasConfig
+from neuroalign.config.levels import unlisted
 from neuroalign.errors import UserError
 from neuroalign.fmri.fetched_atlas import fetch_atlas
 from neuroalign.fmri.images import image_problem, read_image, to_grid
@@ -94,7 +95,7 @@ def load_atlas(config: AtlasConfig, space: str) -> Atlas:
 
 
 def assign_levels(labels: Sequence[str], levels: Mapping[str, str]) -> dict[str, list[str]]:
-    """Sort regions into brain levels by regular expression.
+    """Sort regions into brain levels by regular expression; labels that a ready-made table does not know are warned about.
 
     Parameters
     ----------
@@ -126,6 +127,16 @@ def assign_levels(labels: Sequence[str], levels: Mapping[str, str]) -> dict[str,
                     f"fmri.levels: region '{label}' belongs to both '{owner[label]}' and '{level}'; narrow the patterns."
                 )
             owner[label] = level
+    table, unknown = unlisted(labels, levels)
+    if unknown:
+        logger.warning(
+            "fmri.levels: %d of %d regions of the atlas are in no level of the table '%s' and not on its list of unused areas "
+            "(%s); they are left out.",
+            len(unknown),
+            len(labels),
+            table,
+            some(unknown),
+        )
     return assigned
 
 

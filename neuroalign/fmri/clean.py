@@ -16,7 +16,7 @@ from neuroalign.errors import UserError
 from neuroalign.fmri.confound_names import named_as_nilearn_expects
 from neuroalign.fmri.preprocess.confounds import cosines
 from neuroalign.fmri.timing import unsteady
-from neuroalign.io import read_tsv
+from neuroalign.io import read_json, read_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 _SCRUB_FD_MM = 0.5
 _MIN_KEPT = 0.4
 _COLUMNS = 8192
+_FILTER_ORDER = 5  # nilearn's default
 
 
 def load_run_confounds(
@@ -72,8 +73,8 @@ def load_run_confounds(
     columns : DataFrame of shape (volumes, n) or None
         What is regressed out; None for strategy ``none``.
     keep : bool array of shape (volumes,)
-        False where framewise displacement exceeds the threshold, the strategy scrubs, or the volume is not at
-        steady state.
+        False where framewise displacement exceeds the threshold, the strategy scrubs, the volume is not at steady
+        state, or a ``motion_outlier*`` column with ``"Censored": true`` in the JSON marks it as holding no image.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def load_run_confounds(
         keep &= ~(table["framewise_displacement"].fillna(0.0).to_numpy() > config.fd_threshold_mm)
     detected = unsteady(table, n_volumes, Timing())
     unused = unsteady(table, n_volumes, timing or Timing(), discarded)
-    keep &= ~unused
+    keep &= ~unused & ~_lost_in_table(table, path)
     options = dict(STRATEGIES[config.strategy])
     if not options:
         return None, keep
@@ -125,6 +126,23 @@ def load_run_confounds(
         keep &= kept | (detected & ~unused)
     columns = columns.drop(columns=[c for c in columns if c.startswith("cosine")])
     return columns.fillna(0.0), keep
+
+
+def _lost_in_table(table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Volumes whose ``motion_outlier*`` column the JSON beside the table marks as ``Censored``: they hold no image.
+
+    fMRIPrep's own columns of this name carry no such mark; they are what it would scrub, and `STRATEGIES` decides on that.
+    """
+    sidecar = path.with_suffix(".json")
+    described = read_json(sidecar) if sidecar.exists() else {}
+    marked = [
+        column
+        for column in table
+        if column.startswith("motion_outlier")
+        and isinstance(described.get(column), dict)
+        and described[column].get("Censored") is True
+    ]
+    return (table[marked].fillna(0.0).to_numpy(float) > 0).any(axis=1)
 
 
 def check_kept(keep: np.ndarray, name: str) -> None:
@@ -180,7 +198,7 @@ def clean_series(
     Raises
     ------
     UserError
-        If the regressors leave no degree of freedom.
+        If the regressors leave no degree of freedom, or the run is too short for the filter of `low_pass_hz`.
 
     Notes
     -----
@@ -200,14 +218,15 @@ def clean_series(
             "%s: fmri.clean.low_pass_hz is above the Nyquist frequency (%g Hz); not applied.", name, 0.5 / tr
         )
         low = None
-    drifts = int(2 * volumes * tr * high) if high else 0
-    columns = 1 + drifts + (confounds.shape[1] if confounds is not None else 0)
+    regressors = _regressors(confounds, volumes, tr, None if low else high)
+    columns = 2 + (0 if regressors is None else regressors.shape[1])  # constant and linear trend
     if columns >= keep.sum() - 2:
         raise UserError(
             f"{name}: {columns} regressors for {keep.sum()} kept volumes leave nothing to analyse; choose a smaller "
             "fmri.clean.strategy or a higher fmri.clean.fd_threshold_mm."
         )
-    regressors = _regressors(confounds, volumes, tr, None if low else high)
+    if low:
+        _check_length(keep, band_pass=high is not None, name=name)
     out = series if overwrite and series.dtype == np.float32 else np.empty(series.shape, np.float32)
     for start in range(0, series.shape[1], _COLUMNS):
         part = np.s_[:, start : start + _COLUMNS]
@@ -215,6 +234,21 @@ def clean_series(
             np.asarray(series[part], np.float64), keep, tr, config, regressors, (high if low else None, low)
         )
     return out
+
+
+def _check_length(keep: np.ndarray, *, band_pass: bool, name: str) -> None:
+    """Refuse a run that ends before the filter has settled.
+
+    scipy's `sosfiltfilt` extends a series by 3·(order + 1) volumes at either end and needs more than that; the order of
+    nilearn's Butterworth filter is 5, which a band-pass doubles. Censored ends are not filtered.
+    """
+    kept = np.flatnonzero(keep)
+    there, padding = kept[-1] - kept[0] + 1, 3 * ((2 if band_pass else 1) * _FILTER_ORDER + 1)
+    if there <= padding:
+        raise UserError(
+            f"{name}: the filter of fmri.clean.low_pass_hz needs more than {padding} volumes, and from the first kept one to "
+            f"the last there are {there}; set fmri.clean.low_pass_hz to null, or leave the run out (dataset.filters)."
+        )
 
 
 def _cleaned(

@@ -16,6 +16,7 @@ from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels, load_atlas, some
 from neuroalign.fmri.clean import check_kept, clean_series, load_run_confounds
 from neuroalign.fmri.images import VolumeReader, image_problem, read_image, to_grid
+from neuroalign.fmri.orientation import orientation_problem
 from neuroalign.fmri.qc import RunQc, head_motion, snr_slices, write_qc
 from neuroalign.fmri.roi import extract_means, extract_voxels, varying_voxels
 from neuroalign.fmri.series import RoiSeries, write_series
@@ -114,6 +115,8 @@ def _from_images(
             f"{name}: no preprocessed BOLD in space '{config.space}' was found; check dataset.derivatives."
         )
     bold = VolumeReader(path)
+    if problem := orientation_problem(path):
+        raise UserError(problem)
     volumes = bold.shape[3]
     atlas = load_atlas(config.atlas, config.space)
     assigned = assign_levels(list(atlas.labels.values()), config.levels)
@@ -136,6 +139,10 @@ def _from_images(
     else:
         where, labels = _voxels(parcels, assigned, numbers)
         found = extract_voxels(bold, mask, keep, where)
+    if found.lost.any():
+        _report_lost(found.lost, name)
+        keep = keep & ~found.lost
+        check_kept(keep, name)
     _report_units(_by_level(found.series, labels), labels, keep, name)
     cleaned = clean_series(found.series, keep, tr, config.clean, confounds, name, overwrite=True)
     levels = _by_level(cleaned, labels)
@@ -212,6 +219,17 @@ def _report_uncovered(
         )
 
 
+def _report_lost(lost: np.ndarray, name: str) -> None:
+    logger.warning(
+        "%s: %d of %d volumes are blank or one value all over the brain and are censored (%s, from 0); see whether the "
+        "image was damaged when it was made or copied.",
+        name,
+        lost.sum(),
+        len(lost),
+        some(np.flatnonzero(lost).tolist()),
+    )
+
+
 def _report_units(
     series: Mapping[str, np.ndarray], labels: Mapping[str, list[str]], keep: np.ndarray, name: str
 ) -> None:
@@ -235,5 +253,6 @@ def check_inputs(run: Mapping[str, Any], source: str) -> list[str]:
     source : {'raw', 'fmriprep', 'timeseries'}
     """
     needed = {"raw": ("bold", "t1w"), "fmriprep": ("bold", "mask"), "timeseries": ()}[source]
-    found = (image_problem(run[key]) for key in needed if not _missing(run.get(key)) and run.get(key))
+    files = [run[key] for key in needed if not _missing(run.get(key)) and run.get(key)]
+    found = (image_problem(file) or orientation_problem(file) for file in files)
     return [problem for problem in found if problem]

@@ -79,12 +79,14 @@ def head_motion(table: pd.DataFrame) -> tuple[np.ndarray | None, np.ndarray | No
     )
 
 
-def carpet(series: np.ndarray) -> np.ndarray:
+def carpet(series: np.ndarray, lost: np.ndarray | None = None) -> np.ndarray:
     """Rows for a carpet plot.
 
     Parameters
     ----------
     series : array of shape (volumes, units)
+    lost : bool array of shape (volumes,), optional
+        Volumes that hold no image: they have no part in mean and deviation, which they would swamp.
 
     Returns
     -------
@@ -92,16 +94,29 @@ def carpet(series: np.ndarray) -> np.ndarray:
         Units spread evenly over the input, linear trend kept, z-scored and clipped to ±6.
     """
     chosen = series[:, carpet_rows(series.shape[1])].T.astype(np.float64)
-    chosen -= chosen.mean(axis=1, keepdims=True)
-    spread = chosen.std(axis=1, keepdims=True)
+    there = np.ones(len(series), bool) if lost is None or lost.all() else ~lost
+    chosen -= chosen[:, there].mean(axis=1, keepdims=True)
+    spread = chosen[:, there].std(axis=1, keepdims=True)
     return np.clip(np.divide(chosen, spread, out=np.zeros_like(chosen), where=spread > 0), -6, 6).astype(
         np.float16
     )
 
 
-def drift_basis(volumes: int) -> np.ndarray:
-    """Orthonormal constant, linear and quadratic drift over the volumes that count, shape (volumes, ≤ 3)."""
-    ramp = np.linspace(-1, 1, volumes)
+def drift_basis(positions: np.ndarray) -> np.ndarray:
+    """Orthonormal constant, linear and quadratic drift over the volumes that count.
+
+    Parameters
+    ----------
+    positions : int array of shape (n,)
+        Numbers of these volumes in the run: drift goes on while a volume is censored.
+
+    Returns
+    -------
+    array of shape (n, min(n, 3))
+    """
+    ramp = np.asarray(positions, float)
+    if len(ramp) > 1:
+        ramp = 2 * (ramp - ramp[0]) / (ramp[-1] - ramp[0]) - 1
     return np.linalg.qr(np.column_stack([np.ones_like(ramp), ramp, ramp**2]))[0]
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from neuroalign.fmri.images import VolumeReader
 from neuroalign.fmri.qc import carpet, carpet_rows, drift_basis
 
+# Voxels looked at first for whether a volume is all one value.
+_GLANCE = 64
 Blocks = Iterable[tuple[int, np.ndarray]]
 
 
@@ -87,6 +89,42 @@ class Columns:
         self.series[first : first + len(values)] = values[:, self._columns]
 
 
+class Lost:
+    """Which volumes hold no image: one value (0 stands for what is not finite) all over the brain.
+
+    Parameters
+    ----------
+    volumes : int
+    columns : int array of shape (n,) or slice
+        The brain among the voxels of a block; a single voxel can be lost only by being 0.
+
+    Attributes
+    ----------
+    flags : bool array of shape (volumes,)
+        Filled as blocks come.
+    """
+
+    def __init__(self, volumes: int, columns: np.ndarray | slice):
+        self._columns = columns
+        self.flags = np.zeros(volumes, bool)
+
+    def add(self, first: int, values: np.ndarray) -> None:
+        """See `Sink`."""
+        self.flags[first : first + len(values)] = flat_volumes(values, self._columns)
+
+
+def flat_volumes(values: np.ndarray, columns: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Which rows of a block hold one value in all of `columns`, bool array of shape (volumes of the block,)."""
+    chosen = np.arange(values.shape[1])[columns]
+    # A few voxels tell nearly every volume that holds an image; only the others are looked at whole.
+    few = values[:, chosen[:: max(1, len(chosen) // _GLANCE)]]
+    flat = (few == few[:, :1]).all(axis=1)
+    for volume in np.flatnonzero(flat):
+        row = values[volume, columns]
+        flat[volume] = (row == (row[0] if len(row) > 1 else 0)).all()
+    return flat
+
+
 class TemporalSnr:
     """Temporal signal-to-noise ratio from running sums: mean over deviation from a quadratic drift.
 
@@ -96,25 +134,30 @@ class TemporalSnr:
         Volumes that count.
     columns : int array of shape (n,) or slice
         Positions among the voxels of a block.
+    lost : bool array of shape (volumes,), optional
+        Volumes that do not count either, known (`Lost.flags`) when their block comes.
 
     Notes
     -----
-    With an orthonormal basis of the drift, q_k, the residual sum of squares is Σx² − Σ_k (Σ q_k x)²: sums that need no
-    second pass. The difference of large numbers loses no digits that matter, because x is taken relative to the
+    With the drift's basis Q over the volumes that count, the residual sum of squares is Σx² − (Qᵀx)ᵀ(QᵀQ)⁻¹Qᵀx: sums that
+    need no second pass. Q is orthonormal over `keep`, so that QᵀQ is well conditioned however few are lost. The difference of large numbers loses no digits that matter, because x is taken relative to the
     voxel's first kept value and the sums are of doubles.
     """
 
-    def __init__(self, keep: np.ndarray, columns: np.ndarray | slice):
+    def __init__(self, keep: np.ndarray, columns: np.ndarray | slice, lost: np.ndarray | None = None):
         self._columns = columns
-        self._count = int(np.count_nonzero(keep))
-        self._basis = np.zeros((len(keep), min(3, self._count)))
-        self._basis[keep] = drift_basis(self._count)
+        self._lost = np.zeros(len(keep), bool) if lost is None else lost
+        self._count = 0
+        self._basis = np.zeros((len(keep), min(3, int(np.count_nonzero(keep)))))
+        self._gram = np.zeros((self._basis.shape[1],) * 2)
+        self._basis[keep] = drift_basis(np.flatnonzero(keep))
         self._keep = keep
         self._reference: np.ndarray | None = None
 
     def add(self, first: int, values: np.ndarray) -> None:
         """See `Sink`."""
-        kept = self._keep[first : first + len(values)]
+        block = slice(first, first + len(values))
+        kept = self._keep[block] & ~self._lost[block]
         if not kept.any():
             return
         part = (values if kept.all() else values[kept])[:, self._columns]
@@ -124,8 +167,11 @@ class TemporalSnr:
             self._squares = np.zeros(part.shape[1])
             self._drift = np.zeros((self._basis.shape[1], part.shape[1]))
         shifted = part - self._reference
+        basis = self._basis[block][kept]
+        self._count += len(part)
         self._sum += shifted.sum(axis=0)
-        self._drift += self._basis[first : first + len(values)][kept].T @ shifted
+        self._gram += basis.T @ basis
+        self._drift += basis.T @ shifted
         self._squares += np.einsum("ij,ij->j", shifted, shifted)
 
     def ratio(self) -> np.ndarray:
@@ -133,14 +179,15 @@ class TemporalSnr:
         if self._reference is None:
             raise ValueError("no kept volume was seen")
         mean = self._reference + self._sum / self._count
-        left = np.maximum(self._squares - (self._drift**2).sum(axis=0), 0)
+        explained = np.linalg.pinv(self._gram, hermitian=True) @ self._drift
+        left = np.maximum(self._squares - (self._drift * explained).sum(axis=0), 0)
         spread = np.sqrt(left / max(self._count - 1, 1))
         floor = 1e-6 * np.abs(mean).max(initial=1e-12)
         return np.divide(mean, spread, out=np.zeros_like(mean), where=spread > floor)
 
 
 class Varying:
-    """Which voxels change at all over the run.
+    """Which voxels change over the volumes that hold an image.
 
     Attributes
     ----------
@@ -153,9 +200,13 @@ class Varying:
 
     def add(self, first: int, values: np.ndarray) -> None:
         """See `Sink`."""
+        if not self.varies.size:
+            self.varies = np.zeros(values.shape[1], bool)
+        values = values[~flat_volumes(values)]
+        if not len(values):
+            return
         if self._first is None:
             self._first = values[0].copy()
-            self.varies = np.zeros(values.shape[1], bool)
         self.varies |= (values != self._first).any(axis=0)
 
 
@@ -178,11 +229,14 @@ class Extraction:
         Temporal signal-to-noise ratio in the brain, 0 outside.
     carpet : float16 array of shape (rows, volumes)
         See `qc.carpet`.
+    lost : bool array of shape (volumes,)
+        Volumes that hold no image: not finite, 0 or constant all over the brain.
     """
 
     series: np.ndarray
     snr: np.ndarray
     carpet: np.ndarray
+    lost: np.ndarray
 
 
 def extract_means(
@@ -212,8 +266,7 @@ def extract_means(
     found, inverse = np.unique(parcels.ravel(order="F")[voxels], return_inverse=True)
     region = np.array([position.get(int(number), -1) for number in found])[inverse]
     means = RegionMeans(volumes.shape[3], region, len(regions))
-    snr, strip = _quality(volumes, mask, keep, voxels, slice(None), means)
-    return Extraction(means.means, snr, strip)
+    return Extraction(means.means, *_quality(volumes, mask, keep, voxels, slice(None), means))
 
 
 def extract_voxels(
@@ -234,8 +287,8 @@ def extract_voxels(
     brain = _flat(mask)
     voxels = np.union1d(brain, wanted)
     chosen = Columns(volumes.shape[3], np.searchsorted(voxels, wanted))
-    snr, strip = _quality(volumes, mask, keep, voxels, np.searchsorted(voxels, brain), chosen)
-    return Extraction(chosen.series, snr, strip)
+    found = _quality(volumes, mask, keep, voxels, np.searchsorted(voxels, brain), chosen)
+    return Extraction(chosen.series, *found)
 
 
 def _flat(mask: np.ndarray) -> np.ndarray:
@@ -250,12 +303,14 @@ def _quality(
     voxels: np.ndarray,
     brain: np.ndarray | slice,
     series: Sink,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The pass itself: fills `series`; returns the map of signal-to-noise and the carpet."""
-    noise = TemporalSnr(keep, brain)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pass itself: fills `series`; returns the map of signal-to-noise, the carpet and the lost volumes."""
+    lost = Lost(len(keep), brain)
+    noise = TemporalSnr(keep, brain, lost.flags)
     columns = np.arange(len(voxels))[brain]
     rows = Columns(len(keep), columns[carpet_rows(len(columns))])
-    stream(volumes.read(voxels), [series, noise, rows])
+    stream(volumes.read(voxels), [lost, series, noise, rows])
     snr = np.zeros(mask.size, np.float32)
-    snr[voxels[brain]] = noise.ratio()
-    return snr.reshape(mask.shape, order="F"), carpet(rows.series)
+    if (keep & ~lost.flags).any():
+        snr[voxels[brain]] = noise.ratio()
+    return snr.reshape(mask.shape, order="F"), carpet(rows.series, lost.flags), lost.flags

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from neuroalign.config.fmri import Fmri
-from neuroalign.config.levels import GLASSER_SECTIONS, TABLES
+from neuroalign.config.levels import GLASSER_SECTIONS, TABLES, unlisted
 
 
 def level_of(table: str, label: str) -> str | None:
@@ -293,7 +293,7 @@ Ch 123 (Basal Forebrain)|Fastigial Nucleus (Cerebellum)""".replace("\n", "").spl
 def test_the_glasser_list_is_whole():
     assert len(HCP_MMP1) == 180
     areas = [area for section in GLASSER_SECTIONS.values() for area in section]
-    assert sorted(areas) == sorted(HCP_MMP1)
+    assert sorted(area.replace("[Ll]", "L") for area in areas) == sorted(HCP_MMP1)
     assert len(GLASSER_SECTIONS) == 22
 
 
@@ -320,6 +320,22 @@ def test_every_area_of_juelich_has_a_level_or_is_named_as_unused():
 
 
 @pytest.mark.parametrize(
+    ("table", "labels"),
+    [
+        ("glasser", [f"{side}_{area}_ROI" for side in "LR" for area in HCP_MMP1]),
+        ("wang2015", WANG),
+        ("benson2014", BENSON),
+        ("juelich", [*FSL_JUELICH, *JULICH_BRAIN]),
+    ],
+)
+def test_labels_that_a_table_does_not_know_are_told_from_unused_ones(table, labels):
+    levels = TABLES[table].patterns()
+    assert unlisted(labels, levels) == (table, [])
+    assert unlisted([*labels, "L_V99_ROI", "Thalamus"], levels) == (table, ["L_V99_ROI", "Thalamus"])
+    assert unlisted(["Thalamus"], levels | {"more": "x"}) == ("", [])
+
+
+@pytest.mark.parametrize(
     ("table", "label", "level"),
     [
         ("glasser", "L_V1_ROI", "early"),
@@ -335,6 +351,8 @@ def test_every_area_of_juelich_has_a_level_or_is_named_as_unused():
         ("glasser", "Right_V3CD", "intermediate"),
         ("glasser", "L_p9_46v_ROI", "high"),
         ("glasser", "R_i6-8_ROI", "high"),
+        ("glasser", "L_7PL_ROI", "high"),
+        ("glasser", "L_7Pl_ROI", "high"),
         ("glasser", "L_4_ROI", None),
         ("glasser", "L_FEF_ROI", None),
         ("glasser", "L_A1_ROI", None),

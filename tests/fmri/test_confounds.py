@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from nilearn.interfaces.fmriprep import load_confounds
 
@@ -17,7 +18,7 @@ from neuroalign.fmri.preprocess.confounds import (
     non_steady_state,
     principal_components,
 )
-from neuroalign.io import write_json, write_tsv
+from neuroalign.io import read_json, write_json, write_tsv
 
 
 def test_framewise_displacement_by_hand():
@@ -138,6 +139,23 @@ def test_strategies(run, strategy, count):
     assert keep[1:35].all()
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_columns_marked_as_censored_leave_volumes_out_and_regress_nothing(run, strategy):
+    bold, path, table = run
+    config = Clean(strategy=strategy)
+    columns, keep = load_run_confounds(bold, path, config, 80)
+    outliers = {f"motion_outlier0{i}": (np.arange(80) == at).astype(float) for i, at in enumerate((15, 60))}
+    write_tsv(path, table.assign(**outliers))
+    again, unmarked = load_run_confounds(bold, path, config, 80)
+    assert unmarked.tolist() == keep.tolist()  # fMRIPrep's own are for the strategy to judge
+    sidecar = path.with_suffix(".json")
+    marks = {"motion_outlier00": {"Censored": True}, "motion_outlier01": {"Censored": False}}
+    write_json(sidecar, read_json(sidecar) | marks)
+    again, marked = load_run_confounds(bold, path, config, 80)
+    assert np.flatnonzero(keep & ~marked).tolist() == [15]
+    assert (None if again is None else list(again)) == (None if columns is None else list(columns))
+
+
 def test_missing_or_foreign_confounds_are_refused(run):
     with pytest.raises(UserError, match="rows"):
         load_run_confounds(run[0], run[1], Clean(), 79)
@@ -212,6 +230,38 @@ def test_too_many_regressors_are_refused(run):
     keep[:28] = True
     with pytest.raises(UserError, match="regressors"):
         clean_series(np.random.default_rng(0).normal(size=(80, 2)), keep, 2.0, Clean(), columns, "run")
+
+
+@pytest.mark.parametrize(("high", "shortest"), [(0.01, 34), (None, 19)])
+def test_low_pass_of_a_short_run_is_refused_where_scipy_would(high, shortest):
+    config = Clean(strategy="none", low_pass_hz=0.1, high_pass_hz=high)
+    data = np.random.default_rng(0).normal(size=(60, 2))
+    for length in (shortest, shortest - 1):
+        keep = np.zeros(60, bool)
+        keep[5 : 5 + length] = True
+        keep[8] = False  # a gap is interpolated and counts
+        if length == shortest:
+            assert np.isfinite(clean_series(data, keep, 2.0, config, None, "run")).all()
+        else:
+            with pytest.raises(
+                UserError, match=rf"needs more than {length} volumes.* there are {length}; set"
+            ):
+                clean_series(data, keep, 2.0, config, None, "run")
+
+
+@pytest.mark.parametrize(("low", "cosines"), [(None, 16), (0.2, 0)])
+def test_regressors_are_counted_as_they_are_fitted(low, cosines):
+    rng = np.random.default_rng(0)
+    config = Clean(low_pass_hz=low, high_pass_hz=0.1)
+    most = 40 - 2 - 1 - 2 - cosines  # 40 volumes of 2 s; two left over; a constant and a trend
+    for count, fits in ((most, True), (most + 1, False)):
+        columns = pd.DataFrame(rng.normal(size=(40, count)))
+        data, keep = rng.normal(size=(40, 2)), np.ones(40, bool)
+        if fits:
+            assert clean_series(data, keep, 2.0, config, columns, "run").shape == (40, 2)
+        else:
+            with pytest.raises(UserError, match=f"{count + 2 + cosines} regressors for 40 kept"):
+                clean_series(data, keep, 2.0, config, columns, "run")
 
 
 def test_interpolation_is_linear_between_and_held_at_the_ends():

@@ -97,6 +97,17 @@ def test_voxels_are_those_of_the_levels_regions(fmriprep, tmp_path):
     assert found.unit_labels["high"][0] == "Default_1@30,30,30"
 
 
+def test_bold_without_orientation_is_refused(fmriprep, tmp_path):
+    row, config, *_ = fmriprep
+    image = nib.load(row["bold"])
+    data, header = np.asarray(image.dataobj), image.header
+    header.set_sform(None, code=0)
+    header.set_qform(None, code=0)
+    nib.save(nib.Nifti1Image(data, None, header), row["bold"])
+    with pytest.raises(UserError, match="left and right are unknown"):
+        extract_run(row, config, tmp_path / "o.h5", tmp_path / "q.h5", bids_dir=tmp_path)
+
+
 def test_truncated_bold_leaves_no_output(fmriprep, tmp_path):
     row, config, *_ = fmriprep
     bold = Path(row["bold"])
@@ -140,6 +151,41 @@ def test_region_outside_this_runs_mask_is_reported(fmriprep, tmp_path, caplog, g
         assert (found.levels["early"][:, 1] != 0).any()
     else:  # voxels are those of the atlas, whatever the mask
         assert (found.levels["early"] != 0).any(axis=0).all()
+
+
+@pytest.mark.parametrize("units", ["parcels", "voxels"])
+def test_a_lost_volume_is_censored_by_name(fmriprep, tmp_path, caplog, grid, save, units):
+    row, config, data, *_ = fmriprep
+    config = config.model_copy(update={"units": units})
+    bold = "der/sub-1/func/sub-1_task-a_space-S_desc-preproc_bold.nii.gz"
+
+    def extracted():
+        return extract_run(row, config, tmp_path / "o.h5", tmp_path / "q.h5", bids_dir=tmp_path)
+
+    # The same run with these volumes censored by head movement is the reference.
+    table = pd.DataFrame({"framewise_displacement": np.where(np.isin(np.arange(40), [9, 20, 39]), 1.0, 0.1)})
+    original = Path(row["confounds"]).read_bytes()
+    write_tsv(row["confounds"], table)
+    wanted, wanted_snr = extracted(), read_qc(tmp_path / "q.h5").tsnr_median
+    Path(row["confounds"]).write_bytes(original)
+    data[..., 9], data[..., 39] = np.nan, 0
+    save(bold, data, grid[1], 2.0)
+    with caplog.at_level(logging.WARNING):
+        found = extracted()
+    assert (
+        "2 of 40 volumes are blank or one value all over the brain and are censored (9, 39, from 0)"
+        in caplog.text
+    )
+    assert np.flatnonzero(~found.keep).tolist() == [9, 20, 39]
+    qc = read_qc(tmp_path / "q.h5")
+    assert qc.keep.tolist() == found.keep.tolist()
+    assert qc.tsnr_median == pytest.approx(wanted_snr, rel=1e-6)
+    for level in wanted.levels:
+        np.testing.assert_allclose(found.levels[level], wanted.levels[level], atol=1e-5)
+    data[..., 5:] = 0
+    save(bold, data, grid[1], 2.0)
+    with pytest.raises(UserError, match="volumes remain"):
+        extracted()
 
 
 def test_without_a_mask_what_varies_is_the_brain(fmriprep, tmp_path, caplog, grid, save):

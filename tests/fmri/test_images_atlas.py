@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neuroalign.config.fmri import Atlas as AtlasConfig
+from neuroalign.config.levels import TABLES
 from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels, load_atlas
-from neuroalign.fmri.images import image_problem, read_image
+from neuroalign.fmri.images import image_problem, read_image, to_grid
 from neuroalign.fmri.label_table import labels_beside
 
 
@@ -40,6 +43,49 @@ def test_not_finite_voxels_become_zero_and_dimensions_are_checked(save):
     assert (read_image(save("a.nii.gz", data))[0] == 0).all()
     with pytest.raises(UserError, match="dimensions"):
         read_image(save("a.nii.gz", data), ndim=4)
+
+
+@pytest.mark.parametrize("shift_mm", [0.002, 0.03, 0.3, 1.9])
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_shift_of_less_than_half_a_voxel_loses_no_edge(shift_mm, order):
+    affine = np.diag([4.0, 4, 4, 1])
+    data = np.random.default_rng(0).integers(1, 9, (6, 5, 4)).astype(np.float32)
+    for sign in (1, -1):
+        shifted = affine.copy()
+        shifted[:3, 3] = sign * shift_mm
+        found = to_grid(data, affine, data.shape, shifted, order=order)
+        assert (found > 0).all()
+        if order == 0:
+            np.testing.assert_array_equal(found, data)
+        assert (to_grid(data > 0, affine, data.shape, shifted)).all()
+
+
+def test_grids_as_far_apart_as_rounding_are_one_grid():
+    affine = np.diag([2.0, 2, 2, 1])
+    data = np.ones((3, 4, 5), np.uint8)
+    near, far = affine.copy(), affine.copy()
+    near[:3, 3], far[0, 0] = 0.01, 2.02  # a hundredth of a voxel at the end of three is too much
+    assert to_grid(data, affine, data.shape, near) is data
+    assert to_grid(data, affine, data.shape, far) is not data
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_nearest_neighbour_is_the_voxel_a_point_lies_in(seed):
+    rng = np.random.default_rng(seed)
+    data = rng.integers(1, 99, (5, 4, 3)).astype(np.int16)
+    affine, target = np.eye(4), np.eye(4)
+    affine[:3, :3] += rng.normal(scale=0.2, size=(3, 3))
+    target[:3] += rng.normal(scale=0.3, size=(3, 4))
+    shape = (6, 5, 7)
+    found = to_grid(data, affine, shape, target)
+    wanted = np.zeros(shape, np.int16)
+    for voxel in np.ndindex(shape):
+        at = np.linalg.solve(affine, target @ [*voxel, 1])[:3]
+        nearest = np.floor(at + 0.5).astype(int)
+        if ((nearest >= 0) & (nearest < data.shape)).all():
+            wanted[voxel] = data[tuple(nearest)]
+    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.fixture
@@ -95,6 +141,19 @@ def test_levels_keep_order_and_refuse_overlap():
         assign_levels(labels, {"one": "a", "two": "_1"})
     with pytest.raises(UserError, match="labels look like b_1"):
         assign_levels(labels, {"one": "Vis"})
+
+
+def test_labels_unknown_to_a_table_are_warned_about(caplog):
+    labels = ["L_V1_ROI", "L_MT_ROI", "L_7Pl_ROI", "L_4_ROI"]
+    levels = TABLES["glasser"].patterns()
+    assert assign_levels(labels, levels)["high"] == ["L_7Pl_ROI"]
+    assert not caplog.records
+    assign_levels([*labels, "L_Thalamus"], levels)
+    assert "1 of 5 regions of the atlas are in no level of the table 'glasser'" in caplog.text
+    assert "(L_Thalamus)" in caplog.text
+    caplog.clear()
+    assign_levels([*labels, "L_Thalamus"], {"early": "V1"})
+    assert not caplog.records
 
 
 def test_real_atlas_sorts_into_the_default_levels(shared_data):

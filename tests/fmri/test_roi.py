@@ -45,7 +45,7 @@ def whole(reader: VolumeReader, voxels=None) -> np.ndarray:
 def naive_snr(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """Mean over standard deviation after removing a quadratic, by least squares over the whole series."""
     kept = data[keep].astype(float)
-    ramp = np.linspace(-1, 1, len(kept))
+    ramp = np.linspace(-1, 1, len(data))[keep]
     drift = np.column_stack([np.ones_like(ramp), ramp, ramp**2])
     left = kept - drift @ np.linalg.lstsq(drift, kept, rcond=None)[0]
     return kept.mean(axis=0) / left.std(axis=0, ddof=1)
@@ -69,6 +69,17 @@ def test_running_snr_equals_least_squares_over_the_series(seed, volumes, sizes, 
     keep[:8] = True
     sink = TemporalSnr(keep, slice(None))
     stream(blocks(data, sizes), [sink])
+    np.testing.assert_allclose(sink.ratio(), naive_snr(data, keep), rtol=1e-6)
+
+
+def test_a_gap_of_censored_volumes_does_not_bend_the_drift():
+    rng = np.random.default_rng(0)
+    data = 1000 + rng.normal(size=(60, 4)) + 200 * np.linspace(0, 1, 60)[:, None]
+    keep = np.ones(60, bool)
+    keep[10:35] = False
+    sink = TemporalSnr(keep, slice(None))
+    stream(blocks(data, [7]), [sink])
+    assert (sink.ratio() > 700).all()  # squeezed together, the ramp has a step that no quadratic follows
     np.testing.assert_allclose(sink.ratio(), naive_snr(data, keep), rtol=1e-6)
 
 
@@ -205,6 +216,40 @@ def test_one_pass_gives_means_noise_and_carpet(run):
     np.testing.assert_allclose(found.carpet, z, atol=5e-3)
 
 
+@pytest.mark.parametrize("value", [np.nan, 0.0, 800.0, np.inf])
+@pytest.mark.parametrize("at", [[0, 1], [11], [4, 13, 29]])
+@pytest.mark.parametrize("units", ["means", "voxels"])
+def test_volumes_without_an_image_are_found_and_spoil_nothing(save, monkeypatch, value, at, units):
+    monkeypatch.setattr(images, "_BLOCK", 4 * np.prod(SHAPE) * 4)
+    rng = np.random.default_rng(0)
+    data = (1000 + rng.normal(size=(*SHAPE, 30)) + np.linspace(0, 60, 30)).astype(np.float32)
+    mask = rng.random(SHAPE) > 0.4
+    data[mask, 7] = np.where(np.arange(mask.sum()) == 3, 5, 0)  # one voxel of signal is an image still
+    data[..., at] = np.where(mask, value, 3.0)[..., None]
+    keep = np.ones(30, bool)
+    keep[[7, 20]] = False
+    volumes = VolumeReader(save("run.nii.gz", data))
+    found = (
+        extract_means(volumes, mask, keep, mask.astype(int), [1])
+        if units == "means"
+        else extract_voxels(volumes, mask, keep, np.argwhere(~mask)[:3])
+    )
+    assert np.flatnonzero(found.lost).tolist() == at
+    kept = keep & ~found.lost
+    np.testing.assert_allclose(found.snr[mask], naive_snr(data[mask].T.astype(float), kept), rtol=1e-5)
+    without = np.nan_to_num(data.transpose(2, 1, 0, 3)[mask.T][:, ~found.lost].astype(float))
+    z = (without - without.mean(axis=1, keepdims=True)) / without.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.carpet[:, ~found.lost], np.clip(z, -6, 6), atol=5e-3)
+
+
+def test_a_run_without_any_image(save):
+    mask = np.ones(SHAPE, bool)
+    volumes = VolumeReader(save("run.nii.gz", np.full((*SHAPE, 12), np.nan, np.float32)))
+    found = extract_means(volumes, mask, np.ones(12, bool), mask.astype(int), [1])
+    assert found.lost.all()
+    assert (found.snr == 0).all()
+
+
 def test_voxels_keep_their_order_and_may_leave_the_mask(run):
     volumes, data, mask, _ = run
     where = np.argwhere(~mask)[::-1][:10]
@@ -213,6 +258,14 @@ def test_voxels_keep_their_order_and_may_leave_the_mask(run):
     np.testing.assert_allclose(
         found.snr[mask], naive_snr(data[mask].T.astype(float), np.ones(30, bool)), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("lost", [0, 5])
+def test_a_lost_volume_makes_no_voxel_vary(save, lost):
+    data = np.full((*SHAPE, 12), 3, np.float32)
+    data[0, 0, 0], data[2, 1, 0] = 7, np.arange(12)
+    data[..., lost] = 0
+    assert np.argwhere(varying_voxels(VolumeReader(save("v.nii.gz", data)))).tolist() == [[2, 1, 0]]
 
 
 def test_varying_voxels(save):
