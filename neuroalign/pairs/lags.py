@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from neuroalign.errors import UserError
-from neuroalign.pairs.linear import fit_scale, flat, hat_matrices, scaled
+from neuroalign.pairs.linear import RidgeFactors, fit_scale, flat, ridge_factors, scaled
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.pairs.windows import on_steps
 
@@ -51,37 +51,48 @@ def lag_curve(pairs: PairedDataset, lags_s: Sequence[float]) -> pd.DataFrame:
     together where the units are the same in everyone, and is left out otherwise. The penalty is the one with the highest
     curve of all levels.
     """
-    steps = pairs.video.step_times
     video = np.concatenate(list(pairs.video.levels.values()), axis=2)
-    windows_of = {s: (pairs.of(s, "train"), pairs.of(s, "validation")) for s in pairs.subjects}
-    trained = [s for s, (train, _) in windows_of.items() if len(train[1])]
+    seen = {s: pairs.contents(s, "train") for s in pairs.subjects}
+    checked = {s: pairs.contents(s, "validation") for s in pairs.subjects}
+    trained = [s for s in pairs.subjects if len(seen[s])]
     if not trained:
         raise UserError("No subject has training windows; check the split (pairs/clips.tsv).")
-    seen = [windows_of[s][0][1] for s in trained]
-    video = scaled(video, fit_scale(video[np.unique(np.concatenate(seen))]))
-    judged = [s for s, (_, check) in windows_of.items() if len(np.unique(check[1])) > 1]
-    own = [s for s in judged if s in trained]
-    # Only the brain changes with the lag: what ridge does to it is computed once.
-    hats = {
-        s: hat_matrices(flat(video[windows_of[s][0][1]]), flat(video[windows_of[s][1][1]]), _ALPHAS)
-        for s in own
-    }
-    unseen = [s for s in judged if s not in trained] if pairs.same_units else []
-    for subject in unseen:
-        films = flat(video[windows_of[subject][1][1]])
-        hats[subject] = hat_matrices(flat(video[np.concatenate(seen)]), films, _ALPHAS)
-    edges = {s: np.cumsum([d.shape[2] for d in w.levels.values()])[:-1] for s, w in pairs.brain.items()}
+    everything = np.concatenate([seen[s] for s in trained])
+    video = scaled(video, fit_scale(video[np.unique(everything)]))
+    judged = [s for s in pairs.subjects if len(np.unique(checked[s])) > 1]
     levels = list(next(iter(pairs.brain.values())).levels)
     rows = []
-    for lag in lags_s if hats else ():
-        brain = {s: flat(_z(on_steps(windows_of[s][0][0], steps, lag))) for s in trained}
-        pooled = np.concatenate(list(brain.values())) if unseen else None
-        for subject, by_alpha in hats.items():
-            measured = flat(on_steps(windows_of[subject][1][0], steps, lag))
-            for alpha, hat in zip(_ALPHAS, by_alpha, strict=True):
-                r = _correlation(hat @ (pooled if subject in unseen else brain[subject]), measured)
-                for level, values in zip([ALL, *levels], [r, *np.split(r, edges[subject])], strict=True):
-                    rows.append((level, float(lag), alpha, values.mean()))
+
+    def judge(subject: str, lag: float, shared: _Map, projected: np.ndarray, left: np.ndarray) -> None:
+        windows, contents = pairs.of(subject, "validation")
+        measured = flat(on_steps(windows, pairs.video.step_times, lag))
+        edges = np.cumsum([d.shape[2] for d in windows.levels.values()])[:-1]
+        _, place = np.unique(contents, return_inverse=True)
+        for alpha in _ALPHAS:
+            predicted = shared.factors.predict(left, projected, alpha)
+            predicted = predicted.reshape(-1, pairs.steps, predicted.shape[1])[place]
+            r = _correlation(flat(predicted), measured)
+            for level, values in zip([ALL, *levels], [r, *np.split(r, edges)], strict=True):
+                rows.append((level, float(lag), alpha, values.mean()))
+
+    # Only the brain changes with the lag: inputs are decomposed once, and again only for other clips.
+    own = None
+    for subject in judged:
+        if subject not in trained:
+            continue
+        if own is None or not own.serves(seen[subject]):
+            own = _Map(video, seen[subject])
+        left = own.factors.left(flat(video[np.unique(checked[subject])]))
+        for lag in lags_s:
+            judge(subject, lag, own, own.projected(pairs, [subject], lag), left)
+    unseen = [s for s in judged if s not in trained] if pairs.same_units else []
+    if unseen:
+        pooled = _Map(video, everything)
+        lefts = {s: pooled.factors.left(flat(video[np.unique(checked[s])])) for s in unseen}
+        for lag in lags_s:
+            projected = pooled.projected(pairs, trained, lag)
+            for subject in unseen:
+                judge(subject, lag, pooled, projected, lefts[subject])
     curves = pd.DataFrame(rows, columns=["level", "lag_s", "alpha", "r"])
     curves = curves.groupby(["alpha", "level", "lag_s"], sort=False, as_index=False)["r"].mean()
     whole = curves[curves["level"] == ALL]
@@ -91,8 +102,40 @@ def lag_curve(pairs: PairedDataset, lags_s: Sequence[float]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _z(data: np.ndarray) -> np.ndarray:
-    return scaled(data, fit_scale(data))
+class _Map:
+    """Ridge regression from the clips of training windows, without outputs yet.
+
+    Parameters
+    ----------
+    video : array of shape (contents, T, inputs)
+    contents : int array of shape (n,)
+        Row of `video` of every training window, repeats included.
+    """
+
+    def __init__(self, video: np.ndarray, contents: np.ndarray):
+        self.contents = np.sort(contents)
+        self.unique, counts = np.unique(contents, return_counts=True)
+        steps = video.shape[1]
+        self.factors: RidgeFactors = ridge_factors(flat(video[self.unique]), np.repeat(counts, steps))
+
+    def serves(self, contents: np.ndarray) -> bool:
+        """Whether these training windows show the same clips, each as often."""
+        return np.array_equal(self.contents, np.sort(contents))
+
+    def projected(self, pairs: PairedDataset, subjects: Sequence[str], lag: float) -> np.ndarray:
+        """The subjects' training windows at a lag, z-scored one subject at a time; see `RidgeFactors.project`."""
+        units = sum(d.shape[2] for d in pairs.brain[subjects[0]].levels.values())
+        total = np.zeros((len(self.unique), pairs.steps, units), np.float32)
+        for subject in subjects:
+            windows, contents = pairs.of(subject, "train")
+            data = on_steps(windows, pairs.video.step_times, lag)
+            data = scaled(data, fit_scale(data))
+            place = np.searchsorted(self.unique, contents)
+            if len(np.unique(place)) == len(place):
+                total[place] += data
+            else:  # several times slower, but it counts repeats
+                np.add.at(total, place, data)
+        return self.factors.project(flat(total))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

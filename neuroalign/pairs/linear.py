@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,7 +42,13 @@ def decompose(x: np.ndarray) -> Callable[[np.ndarray], Callable[[float], Predict
         ``fit(y)(alpha)`` gives ``predict``, which maps (..., inputs) to (..., outputs). `alpha` is in units of the
         mean eigenvalue of the Gram matrix, so that one grid suits any number of samples.
     """
-    x, mean_x, dual, values, vectors, unit = _eigen(x)
+    x = np.asarray(x, np.float64)
+    mean_x = x.mean(axis=0)
+    x = x - mean_x
+    dual = x.shape[1] > x.shape[0]
+    values, vectors = np.linalg.eigh(x @ x.T if dual else x.T @ x)
+    values = np.maximum(values, 0.0)
+    unit = max(values.sum() / min(x.shape), 1e-12)
 
     def fit(y: np.ndarray) -> Callable[[float], Predict]:
         mean_y = y.mean(axis=0, dtype=np.float64)
@@ -57,35 +64,69 @@ def decompose(x: np.ndarray) -> Callable[[np.ndarray], Callable[[float], Predict
     return fit
 
 
-def _eigen(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray, np.ndarray, float]:
-    """Centred inputs, their mean, and the eigenvalues and vectors of the smaller Gram matrix, with its mean eigenvalue."""
-    x = np.asarray(x, np.float64)
-    mean_x = x.mean(axis=0)
-    x = x - mean_x
-    dual = x.shape[1] > x.shape[0]
-    values, vectors = np.linalg.eigh(x @ x.T if dual else x.T @ x)
-    values = np.maximum(values, 0.0)
-    return x, mean_x, dual, values, vectors, max(values.sum() / min(x.shape), 1e-12)
+@dataclass(frozen=True)
+class RidgeFactors:
+    """Ridge regression on given inputs, ready for any outputs, inputs and penalties; made by `ridge_factors`.
+
+    The predictions for `new` inputs, less the mean of the outputs, are
+
+    >>> factors.predict(factors.left(new), factors.project(summed), alpha)
+
+    None of the three is as large as samples × predictions.
+
+    Attributes
+    ----------
+    mean : array of shape (inputs,)
+    basis : array of shape (inputs, k)
+    right : float32 array of shape (k, samples)
+    values : array of shape (k,)
+        Eigenvalues of the Gram matrix; k is the smaller of samples and inputs.
+    unit : float
+        What penalties are multiples of: the mean eigenvalue, as in `decompose`.
+    """
+
+    mean: np.ndarray
+    basis: np.ndarray
+    right: np.ndarray
+    values: np.ndarray
+    unit: float
+
+    def left(self, new: np.ndarray) -> np.ndarray:
+        """Inputs (m, inputs) on the eigenvectors; float32 array of shape (m, k)."""
+        return ((new - self.mean) @ self.basis).astype(np.float32)
+
+    def project(self, summed: np.ndarray) -> np.ndarray:
+        """Outputs (samples, outputs), summed over the times that a sample was seen, on the eigenvectors: (k, outputs)."""
+        return self.right @ summed
+
+    def predict(self, left: np.ndarray, projected: np.ndarray, alpha: float) -> np.ndarray:
+        """Predictions of shape (m, outputs)."""
+        return left @ (projected / (self.values + alpha * self.unit)[:, None]).astype(np.float32)
 
 
-def hat_matrices(x: np.ndarray, new: np.ndarray, alphas: Sequence[float]) -> list[np.ndarray]:
-    """What ridge regression does to any outputs: ``H @ y`` are the predictions of `decompose` less the mean of y.
+def ridge_factors(x: np.ndarray, counts: np.ndarray) -> RidgeFactors:
+    r"""Decompose the inputs of a ridge regression in which inputs were seen more than once.
+
+    Repeated rows change the fit only through their number: with W the diagonal of counts, X' y over all presentations is
+    x' Σy, with Σy the outputs summed over the presentations of each row, and X'X is x' W x.
 
     Parameters
     ----------
     x : array of shape (samples, inputs)
-    new : array of shape (m, inputs)
-    alphas : sequence of float
-
-    Returns
-    -------
-    list of float32 array of shape (m, samples)
-        One per penalty. They do not depend on the outputs: many sets of many outputs cost one product each.
+        Every input once.
+    counts : int array of shape (samples,)
+        At least 1: how often it was seen.
     """
-    x, mean_x, dual, values, vectors, unit = _eigen(x)
-    right = vectors.T if dual else vectors.T @ x.T
-    left = (new - mean_x) @ (x.T @ vectors if dual else vectors)
-    return [((left / (values + alpha * unit)) @ right).astype(np.float32) for alpha in alphas]
+    x, counts = np.asarray(x, np.float64), np.asarray(counts, np.float64)
+    mean = counts @ x / counts.sum()
+    root = np.sqrt(counts)[:, None]
+    x = (x - mean) * root
+    dual = x.shape[1] > x.shape[0]
+    values, vectors = np.linalg.eigh(x @ x.T if dual else x.T @ x)
+    values = np.maximum(values, 0.0)
+    basis, right = (x.T @ vectors, vectors.T / root.T) if dual else (vectors, (x / root @ vectors).T)
+    unit = max(values.sum() / min(counts.sum(), x.shape[1]), 1e-12)
+    return RidgeFactors(mean, basis, right.astype(np.float32), values, unit)
 
 
 def fit_ridge(x: np.ndarray, y: np.ndarray) -> Callable[[float], Predict]:

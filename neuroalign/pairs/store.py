@@ -130,8 +130,14 @@ class PairedDataset:
         video_rows : int array of shape (n,)
         """
         windows = self.brain[subject]
-        windows = windows.select((self.clips["split"].to_numpy() == split)[windows.rows])
-        return windows, self.video.rows_of(self.clips["clip_id"].to_numpy()[windows.rows])
+        keep = (self.clips["split"].to_numpy() == split)[windows.rows]
+        return windows.select(keep), self.contents(subject, split)
+
+    def contents(self, subject: str, split: str) -> np.ndarray:
+        """The video rows that `of` gives, without a copy of any window."""
+        rows = self.brain[subject].rows
+        rows = rows[(self.clips["split"].to_numpy() == split)[rows]]
+        return self.video.rows_of(self.clips["clip_id"].to_numpy()[rows])
 
 
 def write_brain(

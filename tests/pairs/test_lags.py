@@ -16,7 +16,7 @@ from neuroalign.config.pairs import Split
 from neuroalign.errors import UserError
 from neuroalign.fmri.series import RoiSeries
 from neuroalign.pairs.lags import ALL, best_lag, lag_curve, sweep
-from neuroalign.pairs.linear import decompose, hat_matrices
+from neuroalign.pairs.linear import decompose, ridge_factors
 from neuroalign.pairs.store import BrainWindows, read_pairs
 from neuroalign.pairs.windows import at_lags, brain_window, on_steps, step_times
 from neuroalign.simulate.hrf import STEP_S, convolve
@@ -250,13 +250,15 @@ def test_the_lags_of_a_sweep_are_the_multiples_of_its_step():
     assert Hrf(sweep_s=(0.1, 0.75, 0.2)).lags_s == (0.1, 0.3, 0.5, 0.7)
 
 
-@pytest.mark.parametrize("shape", [(40, 12), (12, 40)], ids=["more samples", "more inputs"])
-def test_hat_matrices_predict_as_ridge_does(shape):
+@pytest.mark.parametrize("shape", [(40, 12), (12, 40), (12, 20)], ids=["samples", "inputs", "presentations"])
+def test_ridge_factors_predict_as_ridge_of_every_presentation_does(shape):
     rng = np.random.default_rng(0)
-    x, new, y = (
-        rng.standard_normal(shape) + 2,
-        rng.standard_normal((5, shape[1])),
-        rng.standard_normal((shape[0], 3)) + 1,
-    )
-    for alpha, hat in zip((0.1, 10.0), hat_matrices(x, new, (0.1, 10.0)), strict=True):
-        np.testing.assert_allclose(hat @ y + y.mean(0), decompose(x)(y)(alpha)(new), atol=1e-5)
+    x, new = rng.standard_normal(shape) + 2, rng.standard_normal((5, shape[1]))
+    counts = rng.integers(1, 4, shape[0])
+    y = rng.standard_normal((counts.sum(), 3)) + 1
+    factors = ridge_factors(x, counts)
+    summed = np.add.reduceat(y, np.cumsum(counts) - counts)
+    for alpha in (0.1, 10.0):
+        found = factors.predict(factors.left(new), factors.project(summed), alpha)
+        expected = decompose(np.repeat(x, counts, axis=0))(y)(alpha)(new)
+        np.testing.assert_allclose(found + y.mean(0), expected, atol=1e-5)
