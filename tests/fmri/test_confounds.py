@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from nilearn.interfaces.fmriprep import load_confounds
 
@@ -59,7 +60,7 @@ def test_components_are_those_of_a_plain_decomposition():
     waves = rng.normal(size=(3, 90))
     series = 500 + rng.normal(size=(200, 3)) @ waves * [4] + rng.normal(size=(200, 90))
     drift = cosines(90, 2.0)
-    found, share = principal_components(series, drift, 2)
+    found, share = principal_components(series, drift, np.arange(90) >= 2)
     kept = np.column_stack([np.ones(88), drift[2:]])
     left = series[:, 2:].T - kept @ np.linalg.lstsq(kept, series[:, 2:].T, rcond=None)[0]
     left = left / left.std(axis=0)
@@ -88,6 +89,52 @@ def test_a_quiet_or_drifting_run_has_no_dummies():
     assert non_steady_state(np.linspace(1050, 950, 200)) == 0
     quiet[0] = 400
     assert non_steady_state(quiet) == 0
+
+
+def test_lost_volumes_are_marked_and_seen_by_no_statistic(tmp_path):
+    rng = np.random.default_rng(3)
+    parameters = np.cumsum(rng.normal(scale=[0.02] * 3 + [2e-4] * 3, size=(80, 6)), axis=0)
+    parameters[30:, 1] += 2.0  # moved while nothing was acquired
+    brain = (1000 + rng.normal(scale=10, size=(300, 80))).astype(np.float32)
+    lost = np.isin(np.arange(80), [20, 29, 79])
+    spoiled, elsewhere = brain.copy(), parameters.copy()
+    spoiled[:, lost] = [[0.0, 9e4, 0.0]]
+    elsewhere[lost] += 40.0
+
+    def table(series, motion):
+        return confounds_table(motion, series, series[:60], series[60:100], tr=2.0, dummies=1, lost=lost)
+
+    found, sidecar = table(spoiled, elsewhere)
+    pd.testing.assert_frame_equal(found, table(brain, parameters)[0])
+    for index, volume in enumerate([20, 29, 79]):
+        assert np.flatnonzero(found[f"motion_outlier{index:02d}"]).tolist() == [volume]
+        assert sidecar[f"motion_outlier{index:02d}"] == {
+            "Description": "Volume that shows no head or fits poorly: censored",
+            "Censored": True,
+        }
+    assert "motion_outlier03" not in found
+    assert found.loc[lost, ["framewise_displacement", "dvars", "std_dvars"]].isna().all(axis=None)
+    assert found["framewise_displacement"][30] == pytest.approx(
+        framewise_displacement(parameters[[28, 30]])[1]
+    )
+    assert found["csf"][20] == pytest.approx((brain[60:100, 19] + brain[60:100, 21]).mean() / 2)
+    assert found["trans_y"][29] == pytest.approx((parameters[28, 1] + parameters[30, 1]) / 2)
+    assert found["white_matter"][79] == pytest.approx(brain[:60, 78].mean())
+    np.testing.assert_allclose(
+        found["dvars"][~lost].to_numpy(), dvars(brain[:, ~lost])[0], rtol=1e-6, equal_nan=True
+    )
+    assert (found.loc[lost, [f"a_comp_cor_{i:02d}" for i in range(6)]] == 0).all(axis=None)
+
+    bold = tmp_path / "sub-1_task-a_space-X_desc-preproc_bold.nii.gz"
+    bold.touch()
+    write_tsv(tmp_path / "sub-1_task-a_desc-confounds_timeseries.tsv", found)
+    write_json(tmp_path / "sub-1_task-a_desc-confounds_timeseries.json", sidecar)
+    columns, mask = load_confounds(
+        str(bold), strategy=("motion", "wm_csf", "scrub"), motion="full", wm_csf="full", scrub=0
+    )
+    assert columns.notna().all(axis=None)
+    assert 30 not in mask
+    assert 31 in mask
 
 
 def test_cosines_are_orthonormal():

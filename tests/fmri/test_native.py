@@ -104,6 +104,7 @@ def test_from_raw_to_template(tmp_path):
             np.where(brain, head, 0.1 * head), pull[:3, :3], pull[:3, 3], output_shape=shape, order=1
         )
         volumes.append(still + rng.normal(scale=5, size=shape))
+    volumes[6] = np.full(shape, np.nan)  # lost by the scanner
     image = nib.Nifti1Image(np.stack(volumes, axis=-1).astype(np.float32), bold_affine)
     image.header.set_zooms((5, 5, 5, 2.0))
     bold = tmp_path / "raw/sub-1/func/sub-1_task-a_bold.nii.gz"
@@ -125,6 +126,12 @@ def test_from_raw_to_template(tmp_path):
     assert sidecar["SliceTimingCorrected"]
     assert sidecar["StartTime"] == pytest.approx(0.92)
     table = pd.read_csv(paths["confounds"], sep="\t", na_values="n/a")
+    assert [c for c in table if "outlier" in c] == ["motion_outlier00"]
+    assert np.flatnonzero(table["motion_outlier00"]).tolist() == [6]
+    assert json.loads(paths["confounds_json"].read_text())["motion_outlier00"]["Censored"] is True
+    assert np.flatnonzero(table["framewise_displacement"].isna()).tolist() == [0, 6]
+    series, mean = nib.load(paths["bold"]).get_fdata(), nib.load(paths["boldref"]).get_fdata()
+    assert np.abs(np.delete(series, 6, axis=3).mean(axis=3) - mean).max() < 0.01 * mean.max()
     assert np.polyfit(np.arange(12), table["rot_y"], 1)[0] == pytest.approx(0.002, abs=0.0004)
     description = json.loads((tmp_path / "der/dataset_description.json").read_text())
     assert description["GeneratedBy"][0]["Name"] == "NeuroAlign"

@@ -102,12 +102,17 @@ def preprocess_run(
     rough = masks.bold_mask(data[..., data.shape[-1] // 2 :].mean(axis=-1), affine, str(bold))
     dummies = non_steady_state(data[rough].mean(axis=0, dtype=np.float64))
     motion = realign(data, affine, rough, first=dummies, threads=threads)
+    lost = motion.outlier & (np.arange(len(motion.outlier)) >= dummies)
+    if (~lost).sum() < _MIN_VOLUMES:
+        raise UserError(
+            f"{bold}: only {(~lost).sum()} of {len(lost)} volumes show the head; leave the run out (dataset.filters)."
+        )
     reference_mask = masks.bold_mask(motion.reference, affine, str(bold))
     coreg = coregister(motion.reference, affine, reference_mask, t1w, t1w_mask > 0, t1w_image.affine)
     start_s = None
     if timing is not None:
         start_s = reference_time(timing[0])
-        correct_slice_timing(data, timing[0], tr, timing[1], start_s, out=data)
+        correct_slice_timing(data, timing[0], tr, timing[1], start_s, dummies=dummies, lost=lost, out=data)
 
     size = config.resolution_mm or float(np.round(np.prod(voxel_sizes(affine)) ** (1 / 3), 2))
     shape, grid = output_grid(to_t1w.field.shape, to_t1w.affine, size)
@@ -126,9 +131,12 @@ def preprocess_run(
     del data
 
     white, fluid = (series[_tissue(tissues[label], brain)] for label in ("white_matter", "csf"))
-    table, sidecar = confounds_table(motion.parameters, series, white, fluid, tr=tr, dummies=dummies)
+    table, sidecar = confounds_table(
+        motion.parameters, series, white, fluid, tr=tr, dummies=dummies, lost=lost
+    )
     reference = np.zeros(shape, np.float32)
-    reference[brain] = series[:, dummies:].mean(axis=1)
+    sound = np.flatnonzero(~lost[dummies:]) + dummies
+    reference[brain] = sum(series[:, v] / np.float32(len(sound)) for v in sound)
 
     write_description(folder, dataset_root(bold))
     write_tsv(paths["confounds"], table)
@@ -144,10 +152,10 @@ def preprocess_run(
     timing_of |= {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
     _describe(paths, anatomy, bold, timing_of)
     write_series(paths["bold"], series, brain, grid, tr=tr, start_s=start_s or 0.0, threads=threads)
-    displaced = np.nan_to_num(table["framewise_displacement"].to_numpy())
+    displaced = table["framewise_displacement"].to_numpy()
     logger.info(
-        "%s: %d volumes, %d not at steady state, %d that fit poorly, mean framewise displacement %.2f mm",
-        run_id, volumes, dummies, motion.outlier.sum(), displaced.mean(),
+        "%s: %d volumes, %d not at steady state, %d lost (no head, or a poor fit), mean framewise displacement %.2f mm",
+        run_id, volumes, dummies, lost.sum(), np.nanmean(displaced),
     )  # fmt: skip
     return paths
 
@@ -183,7 +191,7 @@ def _describe(
             **reference,
             "Sources": [local_uri(paths["bold"])],
             "SkullStripped": True,
-            "Description": "Mean over volumes at steady state.",
+            "Description": "Mean over volumes at steady state that are not censored.",
         },
         "boldref_native": {
             "Sources": [raw],
