@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import nibabel as nib
 import numpy as np
 
+from neuroalign.fmri.images import TEMPLATE
 from neuroalign.io import atomic_path
 
 _LEVEL = 1  # noise hardly compresses: higher levels take several times as long for a few percent
 _LARGEST = 32767
-_TEMPLATE_SPACE = 4  # NIfTI's NIFTI_XFORM_MNI_152
 _GZIP_HEADER = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"  # no name, no time: equal data give equal bytes
 
 
@@ -67,8 +67,8 @@ def _header(shape: tuple[int, ...], affine: np.ndarray, tr: float, start_s: floa
     header = nib.Nifti1Header(endianness="<")
     header.set_data_dtype("<i2")
     header.set_data_shape(shape)
-    header.set_qform(affine, code=_TEMPLATE_SPACE)
-    header.set_sform(affine, code=_TEMPLATE_SPACE)
+    header.set_qform(affine, code=TEMPLATE)
+    header.set_sform(affine, code=TEMPLATE)
     header.set_zooms((*header.get_zooms()[:3], tr))
     header.set_xyzt_units("mm", "sec")
     header.set_slope_inter(slope, 0.0)
