@@ -137,6 +137,31 @@ def test_lost_volumes_are_marked_and_seen_by_no_statistic(tmp_path):
     assert 31 in mask
 
 
+def test_a_tissue_out_of_view_has_no_columns_and_is_not_replaced_by_the_brain(run):
+    bold, path, _ = run
+    rng = np.random.default_rng(4)
+    brain = 1000 + rng.normal(scale=10, size=(300, 80))
+    none = brain[:0]
+
+    def write(white_matter, csf):
+        table, sidecar = confounds_table(np.zeros((80, 6)), brain, white_matter, csf, tr=2.0, dummies=0)
+        write_tsv(path, table)
+        write_json(path.with_suffix(".json"), sidecar)
+        return table, sidecar
+
+    table, sidecar = write(brain[:60], none)
+    assert not [c for c in [*table, *sidecar] if c.startswith("csf")]
+    found, _ = principal_components(brain[:60], cosines(80, 2.0), np.ones(80, bool))
+    np.testing.assert_allclose(table["a_comp_cor_00"], found[:, 0])
+    with pytest.raises(UserError, match="choose another strategy"):
+        load_run_confounds(bold, path, Clean(strategy="simple"), 80)
+    assert load_run_confounds(bold, path, Clean(strategy="compcor"), 80)[0].shape == (80, 30)
+    table, _ = write(none, none)
+    assert not [c for c in table if c.startswith(("csf", "white_matter", "a_comp_cor"))]
+    with pytest.raises(UserError, match="choose another strategy"):
+        load_run_confounds(bold, path, Clean(strategy="compcor"), 80)
+
+
 def test_cosines_are_orthonormal():
     basis = cosines(105, 2.0)
     assert basis.shape == (105, 3)

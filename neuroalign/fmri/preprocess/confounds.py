@@ -179,7 +179,7 @@ def confounds_table(
     parameters : array of shape (volumes, 6)
         Translations (mm) and rotations (rad) of the head.
     brain, white_matter, csf : array of shape (voxels, volumes)
-        Resampled, unsmoothed series of the regions.
+        Resampled, unsmoothed series of the regions. A tissue of no voxels has no columns.
     tr : float
         Repetition time, seconds.
     dummies : int
@@ -208,8 +208,9 @@ def confounds_table(
         columns[f"{name}_derivative1_power2"] = change**2
 
     expand("global_signal", brain.mean(axis=0, dtype=np.float64))
-    expand("csf", csf.mean(axis=0, dtype=np.float64))
-    expand("white_matter", white_matter.mean(axis=0, dtype=np.float64))
+    for name, region in (("csf", csf), ("white_matter", white_matter)):
+        if len(region):
+            expand(name, region.mean(axis=0, dtype=np.float64))
     columns["dvars"], columns["std_dvars"] = dvars(brain, lost)
     columns["framewise_displacement"] = framewise_displacement(parameters, lost=lost)
     for index, name in enumerate(MOTION):
@@ -238,9 +239,10 @@ def _sidecar(columns: dict[str, np.ndarray], variance: np.ndarray) -> dict[str, 
             "Description": "DVARS relative to what spread and autocorrelation predict (Nichols 2017)"
         },
         "global_signal": {"Description": "Mean of the brain mask"},
-        "csf": {"Description": "Mean of cerebrospinal fluid (eroded)"},
-        "white_matter": {"Description": "Mean of white matter (eroded)"},
     }
+    for name, tissue in (("csf", "cerebrospinal fluid"), ("white_matter", "white matter")):
+        if name in columns:
+            described[name] = {"Description": f"Mean of {tissue} (eroded)"}
     for name in MOTION:
         unit = "mm" if name.startswith("trans") else "rad"
         described[name] = {

@@ -14,10 +14,18 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from neuroalign.bids.derivatives import dataset_root, local_uri, run_paths, source_uri, write_description
 from neuroalign.config.fmri import Preprocess
 from neuroalign.errors import UserError
-from neuroalign.fmri.images import grid_points, read_image, to_grid, voxel_sizes, write_image
+from neuroalign.fmri.images import (
+    SCANNER,
+    TEMPLATE,
+    grid_points,
+    read_image,
+    to_grid,
+    voxel_sizes,
+    write_image,
+)
 from neuroalign.fmri.preprocess import mask as masks
 from neuroalign.fmri.preprocess import register
-from neuroalign.fmri.preprocess.anatomy import preprocess_anatomy
+from neuroalign.fmri.preprocess.anatomy import preprocess_anatomy, template_name
 from neuroalign.fmri.preprocess.confounds import confounds_table, non_steady_state
 from neuroalign.fmri.preprocess.output import write_series
 from neuroalign.fmri.preprocess.realign import realign
@@ -108,7 +116,8 @@ def preprocess_run(
             f"{bold}: only {(~lost).sum()} of {len(lost)} volumes show the head; leave the run out (dataset.filters)."
         )
     reference_mask = masks.bold_mask(motion.reference, affine, str(bold))
-    coreg = coregister(motion.reference, affine, reference_mask, t1w, t1w_mask > 0, t1w_image.affine)
+    with register.failures_name(bold):
+        coreg = coregister(motion.reference, affine, reference_mask, t1w, t1w_mask > 0, t1w_image.affine)
     start_s = None
     if timing is not None:
         start_s = reference_time(timing[0])
@@ -130,7 +139,9 @@ def preprocess_run(
     series = resample_volumes(data, affine, motion.matrices, in_bold[covered], threads=threads)
     del data
 
-    white, fluid = (series[_tissue(tissues[label], brain)] for label in ("white_matter", "csf"))
+    white, fluid = (
+        series[_tissue(tissues[label], brain, label, str(bold))] for label in ("white_matter", "csf")
+    )
     table, sidecar = confounds_table(
         motion.parameters, series, white, fluid, tr=tr, dummies=dummies, lost=lost
     )
@@ -143,14 +154,14 @@ def preprocess_run(
     write_json(paths["confounds_json"], sidecar)
     with atomic_path(paths["coreg"]) as temporary:
         np.savetxt(temporary, np.linalg.inv(coreg), fmt="%.8f", header="BOLD reference to T1w, world RAS+ mm")
-    write_image(paths["boldref_native"], motion.reference, affine)
-    write_image(paths["mask"], brain, grid)
-    write_image(paths["boldref"], reference, grid)
+    write_image(paths["boldref_native"], motion.reference, affine, code=SCANNER)
+    write_image(paths["mask"], brain, grid, code=TEMPLATE)
+    write_image(paths["boldref"], reference, grid, code=TEMPLATE)
     timing_of = {"RepetitionTime": tr, "SliceTimingCorrected": timing is not None}
     if start_s is not None:
         timing_of["StartTime"] = start_s
     timing_of |= {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
-    _describe(paths, anatomy, bold, timing_of)
+    _describe(paths, anatomy, bold, timing_of, template_name(space, config.template))
     write_series(paths["bold"], series, brain, grid, tr=tr, start_s=start_s or 0.0, threads=threads)
     displaced = table["framewise_displacement"].to_numpy()
     logger.info(
@@ -165,6 +176,7 @@ def _describe(
     anatomy: Mapping[str, str | os.PathLike],
     bold: str | os.PathLike,
     timing: Mapping[str, Any],
+    target: str,
 ) -> None:
     """Sidecars of the images and of the coregistration."""
     raw = source_uri(bold)
@@ -178,7 +190,7 @@ def _describe(
             **reference,
             "Sources": [raw, *transforms],
             "SkullStripped": True,
-            "Description": "Motion, coregistration and normalisation in one cubic spline interpolation.",
+            "Description": f"Motion, coregistration and normalisation to {target} in one cubic spline interpolation.",
         },
         "mask": {
             **reference,
@@ -284,12 +296,15 @@ def _brain_on_grid(
     }
 
 
-def _tissue(region: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Rows of the brain's series that belong to a tissue: its core where that is large enough."""
+def _tissue(region: np.ndarray, brain: np.ndarray, label: str, name: str) -> np.ndarray:
+    """Rows of the brain's series that belong to a tissue: its core where that is large enough, none if it is not in view."""
     region = region & brain
-    rows = masks.core(region, _MIN_TISSUE)[brain]
-    # A field of view without that tissue leaves the whole brain, so that the column exists.
-    return rows if rows.any() else np.ones(int(brain.sum()), bool)
+    if not region.any():
+        logger.warning(
+            "%s: the field of view holds no %s; its columns are left out of the confounds, and cleaning strategies that need "
+            "them will say so.", name, label,
+        )  # fmt: skip
+    return masks.core(region, _MIN_TISSUE)[brain]
 
 
 def _covered(points: np.ndarray, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
