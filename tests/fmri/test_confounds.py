@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,7 +62,7 @@ def test_components_are_those_of_a_plain_decomposition():
     waves = rng.normal(size=(3, 90))
     series = 500 + rng.normal(size=(200, 3)) @ waves * [4] + rng.normal(size=(200, 90))
     drift = cosines(90, 2.0)
-    found, share = principal_components(series, drift, np.arange(90) >= 2)
+    found, share = principal_components([series[:50], series[50:]], drift, np.arange(90) >= 2)
     kept = np.column_stack([np.ones(88), drift[2:]])
     left = series[:, 2:].T - kept @ np.linalg.lstsq(kept, series[:, 2:].T, rcond=None)[0]
     left = left / left.std(axis=0)
@@ -68,6 +70,15 @@ def test_components_are_those_of_a_plain_decomposition():
     assert np.abs(np.abs((found[2:, :3] * u[:, :3]).sum(axis=0)) - 1).max() < 1e-6
     np.testing.assert_allclose(share[:3], s[:3] ** 2 / (s**2).sum(), rtol=1e-6)
     assert (found[:2] == 0).all()
+
+
+def test_components_of_a_large_region_take_little_memory():
+    series = np.random.default_rng(0).normal(size=(100_000, 100)).astype(np.float32)
+    tracemalloc.start()
+    principal_components([series], cosines(100, 2.0), np.ones(100, bool))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < series.nbytes
 
 
 def test_bright_first_volumes_are_not_at_steady_state():
@@ -151,7 +162,7 @@ def test_a_tissue_out_of_view_has_no_columns_and_is_not_replaced_by_the_brain(ru
 
     table, sidecar = write(brain[:60], none)
     assert not [c for c in [*table, *sidecar] if c.startswith("csf")]
-    found, _ = principal_components(brain[:60], cosines(80, 2.0), np.ones(80, bool))
+    found, _ = principal_components([brain[:60]], cosines(80, 2.0), np.ones(80, bool))
     np.testing.assert_allclose(table["a_comp_cor_00"], found[:, 0])
     with pytest.raises(UserError, match="choose another strategy"):
         load_run_confounds(bold, path, Clean(strategy="simple"), 80)

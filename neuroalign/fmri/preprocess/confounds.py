@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -124,14 +125,14 @@ def cosines(volumes: int, tr: float, cutoff_s: float = COSINE_CUTOFF_S) -> np.nd
 
 
 def principal_components(
-    series: np.ndarray, drift: np.ndarray, used: np.ndarray
+    regions: Sequence[np.ndarray], drift: np.ndarray, used: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Anatomical CompCor (Behzadi et al. 2007).
 
     Parameters
     ----------
-    series : array of shape (voxels, volumes)
-        Of the noise regions (white matter and CSF).
+    regions : sequence of arrays of shape (voxels, volumes)
+        Series of the noise regions (white matter and CSF), taken together.
     drift : array of shape (volumes, n)
         Slow cosines, removed first.
     used : bool array of shape (volumes,)
@@ -143,22 +144,28 @@ def principal_components(
     variance : array of shape (k,)
         Share of the variance each explains.
     """
-    steady = series[:, used].astype(np.float64)
-    slow = np.column_stack([np.ones(steady.shape[1]), drift[used]])
-    steady = steady - (slow @ np.linalg.lstsq(slow, steady.T, rcond=None)[0]).T
-    spread = steady.std(axis=1)
-    steady = steady[spread > 1e-9] / spread[spread > 1e-9, None]
-    count = min(COMPONENTS, len(steady), steady.shape[1] - slow.shape[1])
-    out = np.zeros((series.shape[1], max(count, 0)))
+    steady = np.flatnonzero(used)
+    slow, _ = np.linalg.qr(np.column_stack([np.ones(len(steady)), drift[used]]))
+    # The covariance over time is small, however many voxels there are: it is summed over blocks of them.
+    covariance, varying = np.zeros((len(steady), len(steady))), 0
+    for region in regions:
+        for start in range(0, len(region), _BLOCK):
+            block = region[start : start + _BLOCK, steady].astype(np.float64)
+            block -= (block @ slow) @ slow.T
+            spread = block.std(axis=1)
+            block = block[spread > 1e-9] / spread[spread > 1e-9, None]
+            covariance += block.T @ block
+            varying += len(block)
+    count = min(COMPONENTS, varying, len(steady) - slow.shape[1])
+    out = np.zeros((len(used), max(count, 0)))
     if count <= 0:
         return out, np.zeros(0)
-    # The covariance over time is small, however many voxels there are.
-    values, vectors = np.linalg.eigh(steady.T @ steady)
+    values, vectors = np.linalg.eigh(covariance)
     order = np.argsort(values)[::-1][:count]
     chosen = vectors[:, order]
     # The sign of an eigenvector is arbitrary: its largest entry is made positive.
     chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(count)])
-    out[used] = chosen
+    out[steady] = chosen
     return out, values[order] / max(values.sum(), 1e-12)
 
 
@@ -218,8 +225,9 @@ def confounds_table(
     drift = cosines(parameters.shape[0], tr)
     for index in range(drift.shape[1]):
         columns[f"cosine{index:02d}"] = drift[:, index]
-    noise = np.concatenate([white_matter, csf])
-    components, variance = principal_components(noise, drift, ~lost & (np.arange(len(lost)) >= dummies))
+    components, variance = principal_components(
+        (white_matter, csf), drift, ~lost & (np.arange(len(lost)) >= dummies)
+    )
     for index in range(components.shape[1]):
         columns[f"a_comp_cor_{index:02d}"] = components[:, index]
     for prefix, marked in (
