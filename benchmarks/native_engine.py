@@ -131,22 +131,26 @@ def main() -> None:
     parser.add_argument("--resolution", type=float, help="mm; that of the BOLD unless given")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", help="keep the dataset here and use it again")
-    parser.add_argument("--step", choices=("anatomy", "run", "reference"), help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=("data", "anatomy", "run", "reference"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.step == "data":
+        write_dataset(Path(options.folder) / "raw", options.volumes)
+        return
     if options.step:
         preprocess(Path(options.folder) / "raw", options.step, options.resolution, options.threads)
         return
     with tempfile.TemporaryDirectory(prefix="neuroalign-") as temporary:
         folder = Path(options.folder or temporary)
+        command = [sys.executable, __file__, "--folder", str(folder), "--step"]
         if not (folder / "raw").exists():
-            write_dataset(folder / "raw", options.volumes)
+            # In a process of its own: on Linux, a child's peak memory begins at what its parent holds.
+            subprocess.run([*command, "data", "--volumes", str(options.volumes)], check=True)
         print(f"{options.volumes} volumes of 64 x 64 x 36, {options.threads} threads")
         total = [0.0, 0.0]
         for step in ("anatomy", "run", "reference"):
-            command = [sys.executable, __file__, "--folder", str(folder), "--step", step]
-            command += ["--threads", str(options.threads)]
-            command += ["--resolution", str(options.resolution)] if options.resolution else []
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            chosen = ["--threads", str(options.threads)]
+            chosen += ["--resolution", str(options.resolution)] if options.resolution else []
+            done = subprocess.run([*command, step, *chosen], capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(done.stderr)
             found = json.loads(done.stdout.splitlines()[-1])

@@ -18,6 +18,7 @@ import numpy as np
 from neuroalign.errors import UserError
 from neuroalign.io import atomic_path
 
+SCANNER, TEMPLATE = 1, 4  # NIfTI's NIFTI_XFORM_SCANNER_ANAT and NIFTI_XFORM_MNI_152
 _DAMAGE = (EOFError, OSError, zlib.error, ValueError, nib.filebasedimages.ImageFileError)
 _CHUNK = 2**20
 _INFLATED = 2**22
@@ -256,14 +257,7 @@ def _fill(target: memoryview, pieces: Iterator[bytes], rest: bytes | memoryview)
     return rest
 
 
-def write_image(
-    path: str | os.PathLike,
-    data: np.ndarray,
-    affine: np.ndarray,
-    *,
-    tr: float | None = None,
-    start_s: float = 0.0,
-) -> None:
+def write_image(path: str | os.PathLike, data: np.ndarray, affine: np.ndarray, *, code: int) -> None:
     """Write a NIfTI image atomically, with units and both forms of the affine set.
 
     Parameters
@@ -273,16 +267,14 @@ def write_image(
         Stored in its own type (bool as uint8).
     affine : array of shape (4, 4)
         Voxel to scanner or template coordinates, mm.
-    tr, start_s : float
-        Repetition time and time of the first volume in seconds, for series.
+    code : int
+        Which of the two, as NIfTI's sform and qform code: `SCANNER` or `TEMPLATE`. Viewers and other programs lay images
+        of one code over each other, so a wrong one puts a native image on the template.
     """
     image = nib.Nifti1Image(data.astype(np.uint8) if data.dtype == bool else data, affine)
-    image.set_sform(affine, code=4 if data.ndim == 3 or tr is not None else 1)
-    image.set_qform(affine, code=4 if data.ndim == 3 or tr is not None else 1)
+    image.set_sform(affine, code=code)
+    image.set_qform(affine, code=code)
     image.header.set_xyzt_units("mm", "sec")
-    if tr is not None:
-        image.header.set_zooms((*image.header.get_zooms()[:3], tr))
-        image.header["toffset"] = start_s
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 

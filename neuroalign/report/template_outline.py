@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from neuroalign.errors import UserError
-from neuroalign.fmri.images import write_image
+from neuroalign.fmri.images import TEMPLATE, write_image
 from neuroalign.fmri.preprocess.anatomy import load_template
 from neuroalign.report.run_quality_images import GRID_MM, white_matter
 
@@ -41,8 +41,9 @@ def write_template_outline(
         if template:
             raise
         logger.info("%s", error)
-        write_image(destination, np.zeros((2, 2, 2, 2), np.uint8), np.diag([GRID_MM] * 3 + [1.0]))
+        empty = np.zeros((2, 2, 2, 2), np.uint8)
+        write_image(destination, empty, np.diag([GRID_MM] * 3 + [1.0]), code=TEMPLATE)
         return
     white = white_matter(found.data, found.mask)
     both = np.stack([found.mask, white], axis=-1).astype(np.uint8)
-    write_image(destination, both, found.affine)
+    write_image(destination, both, found.affine, code=TEMPLATE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,7 +62,7 @@ def test_components_are_those_of_a_plain_decomposition():
     waves = rng.normal(size=(3, 90))
     series = 500 + rng.normal(size=(200, 3)) @ waves * [4] + rng.normal(size=(200, 90))
     drift = cosines(90, 2.0)
-    found, share = principal_components(series, drift, 2)
+    found, share = principal_components([series[:50], series[50:]], drift, np.arange(90) >= 2)
     kept = np.column_stack([np.ones(88), drift[2:]])
     left = series[:, 2:].T - kept @ np.linalg.lstsq(kept, series[:, 2:].T, rcond=None)[0]
     left = left / left.std(axis=0)
@@ -68,6 +70,15 @@ def test_components_are_those_of_a_plain_decomposition():
     assert np.abs(np.abs((found[2:, :3] * u[:, :3]).sum(axis=0)) - 1).max() < 1e-6
     np.testing.assert_allclose(share[:3], s[:3] ** 2 / (s**2).sum(), rtol=1e-6)
     assert (found[:2] == 0).all()
+
+
+def test_components_of_a_large_region_take_little_memory():
+    series = np.random.default_rng(0).normal(size=(100_000, 100)).astype(np.float32)
+    tracemalloc.start()
+    principal_components([series], cosines(100, 2.0), np.ones(100, bool))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < series.nbytes
 
 
 def test_bright_first_volumes_are_not_at_steady_state():
@@ -89,6 +100,77 @@ def test_a_quiet_or_drifting_run_has_no_dummies():
     assert non_steady_state(np.linspace(1050, 950, 200)) == 0
     quiet[0] = 400
     assert non_steady_state(quiet) == 0
+
+
+def test_lost_volumes_are_marked_and_seen_by_no_statistic(tmp_path):
+    rng = np.random.default_rng(3)
+    parameters = np.cumsum(rng.normal(scale=[0.02] * 3 + [2e-4] * 3, size=(80, 6)), axis=0)
+    parameters[30:, 1] += 2.0  # moved while nothing was acquired
+    brain = (1000 + rng.normal(scale=10, size=(300, 80))).astype(np.float32)
+    lost = np.isin(np.arange(80), [20, 29, 79])
+    spoiled, elsewhere = brain.copy(), parameters.copy()
+    spoiled[:, lost] = [[0.0, 9e4, 0.0]]
+    elsewhere[lost] += 40.0
+
+    def table(series, motion):
+        return confounds_table(motion, series, series[:60], series[60:100], tr=2.0, dummies=1, lost=lost)
+
+    found, sidecar = table(spoiled, elsewhere)
+    pd.testing.assert_frame_equal(found, table(brain, parameters)[0])
+    for index, volume in enumerate([20, 29, 79]):
+        assert np.flatnonzero(found[f"motion_outlier{index:02d}"]).tolist() == [volume]
+        assert sidecar[f"motion_outlier{index:02d}"] == {
+            "Description": "Volume that shows no head or fits poorly: censored",
+            "Censored": True,
+        }
+    assert "motion_outlier03" not in found
+    assert found.loc[lost, ["framewise_displacement", "dvars", "std_dvars"]].isna().all(axis=None)
+    assert found["framewise_displacement"][30] == pytest.approx(
+        framewise_displacement(parameters[[28, 30]])[1]
+    )
+    assert found["csf"][20] == pytest.approx((brain[60:100, 19] + brain[60:100, 21]).mean() / 2)
+    assert found["trans_y"][29] == pytest.approx((parameters[28, 1] + parameters[30, 1]) / 2)
+    assert found["white_matter"][79] == pytest.approx(brain[:60, 78].mean())
+    np.testing.assert_allclose(
+        found["dvars"][~lost].to_numpy(), dvars(brain[:, ~lost])[0], rtol=1e-6, equal_nan=True
+    )
+    assert (found.loc[lost, [f"a_comp_cor_{i:02d}" for i in range(6)]] == 0).all(axis=None)
+
+    bold = tmp_path / "sub-1_task-a_space-X_desc-preproc_bold.nii.gz"
+    bold.touch()
+    write_tsv(tmp_path / "sub-1_task-a_desc-confounds_timeseries.tsv", found)
+    write_json(tmp_path / "sub-1_task-a_desc-confounds_timeseries.json", sidecar)
+    columns, mask = load_confounds(
+        str(bold), strategy=("motion", "wm_csf", "scrub"), motion="full", wm_csf="full", scrub=0
+    )
+    assert columns.notna().all(axis=None)
+    assert 30 not in mask
+    assert 31 in mask
+
+
+def test_a_tissue_out_of_view_has_no_columns_and_is_not_replaced_by_the_brain(run):
+    bold, path, _ = run
+    rng = np.random.default_rng(4)
+    brain = 1000 + rng.normal(scale=10, size=(300, 80))
+    none = brain[:0]
+
+    def write(white_matter, csf):
+        table, sidecar = confounds_table(np.zeros((80, 6)), brain, white_matter, csf, tr=2.0, dummies=0)
+        write_tsv(path, table)
+        write_json(path.with_suffix(".json"), sidecar)
+        return table, sidecar
+
+    table, sidecar = write(brain[:60], none)
+    assert not [c for c in [*table, *sidecar] if c.startswith("csf")]
+    found, _ = principal_components([brain[:60]], cosines(80, 2.0), np.ones(80, bool))
+    np.testing.assert_allclose(table["a_comp_cor_00"], found[:, 0])
+    with pytest.raises(UserError, match="choose another strategy"):
+        load_run_confounds(bold, path, Clean(strategy="simple"), 80)
+    assert load_run_confounds(bold, path, Clean(strategy="compcor"), 80)[0].shape == (80, 30)
+    table, _ = write(none, none)
+    assert not [c for c in table if c.startswith(("csf", "white_matter", "a_comp_cor"))]
+    with pytest.raises(UserError, match="choose another strategy"):
+        load_run_confounds(bold, path, Clean(strategy="compcor"), 80)
 
 
 def test_cosines_are_orthonormal():

@@ -20,8 +20,11 @@ from scipy.ndimage import affine_transform
 from neuroalign.bids.derivatives import anatomy_paths, run_paths, source_uri, stem
 from neuroalign.config.fmri import Preprocess
 from neuroalign.errors import UserError
+from neuroalign.fmri.preprocess import native
+from neuroalign.fmri.preprocess.anatomy import from_zero, template_name
 from neuroalign.fmri.preprocess.native import preprocess_anatomy, preprocess_run
 from neuroalign.fmri.preprocess.realign import rigid_matrix
+from neuroalign.fmri.preprocess.register import failures_name
 
 SPACE = "MNI152NLin2009cAsym"
 
@@ -53,7 +56,7 @@ def test_names():
 def check_derivatives(folder, raw):
     """The official validator finds no error, and every source that a sidecar names is there."""
     roots = {"": folder, "raw": raw}
-    described = 0
+    described, coded = 0, []
     for sidecar in folder.rglob("*.json"):
         content = json.loads(sidecar.read_text())
         named = [*content.get("Sources", []), *content.get("RawSources", [])]
@@ -61,7 +64,14 @@ def check_derivatives(folder, raw):
             _, dataset, relative = uri.split(":", 2)
             assert (roots[dataset] / relative).exists(), f"{sidecar.name}: {uri}"
             described += 1
+        if (image := sidecar.with_suffix(".nii.gz")).exists():
+            # What lies on the grid of the T1w or the BOLD is in the scanner's space, whatever its number of dimensions.
+            header, entities = nib.load(image).header, sidecar.name
+            code = 4 if f"_space-{SPACE}" in entities or f"_to-{SPACE}" in entities else 1
+            assert [int(header[f"{form}form_code"]) for form in "qs"] == [code, code], sidecar.name
+            coded.append(code)
     assert described > 20
+    assert sorted(coded) == [1] * 5 + [4] * 6
     links = json.loads((folder / "dataset_description.json").read_text())["DatasetLinks"]
     assert (folder / links["raw"]).resolve() == raw.resolve()
     for image in folder.rglob("*.nii.gz"):
@@ -78,16 +88,66 @@ def check_derivatives(folder, raw):
     assert done.returncode == 0
 
 
+def test_a_tissue_out_of_view_is_no_tissue(caplog):
+    brain = np.zeros((8, 8, 8), bool)
+    brain[1:-1, 1:-1, 1:-1] = True
+    ventricle = np.zeros_like(brain)
+    ventricle[3:5, 3:5, 3:5] = True
+    rows = native._tissue(ventricle, brain, "csf", "run")
+    assert rows.sum() == 8
+    assert ventricle[brain][rows].all()
+    assert caplog.text == ""
+    brain[3:5] = False
+    rows = native._tissue(ventricle, brain, "csf", "sub-1_bold.nii.gz")
+    assert rows.shape == (brain.sum(),)
+    assert not rows.any()
+    assert "sub-1_bold.nii.gz: the field of view holds no csf" in caplog.text
+
+
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+@pytest.mark.parametrize("offset", [-60.0, -1024.0])
+def test_a_background_below_zero_becomes_zero(scale, offset):
+    rng = np.random.default_rng(0)
+    head = np.zeros((40, 40, 40), np.float32)
+    head[8:32, 8:32, :30] = rng.uniform(50, 150, (24, 24, 30))  # a neck leaves through one face
+    noise = rng.normal(scale=3, size=head.shape).astype(np.float32)
+    assert from_zero(head) is head
+    np.testing.assert_allclose(from_zero(scale * head + offset), scale * head, atol=1e-3)
+    np.testing.assert_allclose(from_zero(scale * head + noise + offset), scale * head + noise, atol=0.5)
+    # A few values below zero, as interpolation leaves them, over a background at zero or above: nothing is moved.
+    np.testing.assert_array_equal(from_zero(head + 10 + 5 * noise), head + 10 + 5 * noise)
+    cropped = head[9:31, 9:31, 1:25] + np.float32(offset)
+    cropped[:3, :3, :3] = offset
+    assert np.median(from_zero(cropped)[3:]) == pytest.approx(100, abs=60)
+
+
+def test_a_failure_of_ants_names_the_image():
+    sentence = r"sub-1_T1w\.nii could not be registered \(ANTs: it went wrong\)"
+    with pytest.raises(UserError, match=sentence), failures_name("sub-1_T1w.nii"):
+        raise RuntimeError("it went\nwrong")
+
+
+def test_what_stands_for_the_template_is_named():
+    assert template_name("MNI152NLin2009aSym", None) == "nilearn's template of MNI152NLin2009aSym"
+    assert "MNI152NLin2009aSym, which stands for MNI152NLin2009cAsym" in template_name(SPACE, None)
+    assert template_name(SPACE, "a/tpl.nii.gz") == f"template tpl.nii.gz of {SPACE}"
+
+
 @pytest.mark.slow
-def test_from_raw_to_template(tmp_path):
+def test_from_raw_to_template(tmp_path, caplog):
     spec = importlib.util.spec_from_file_location("phantom", Path(__file__).with_name("conftest.py"))
     phantom = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(phantom)
     head, affine, brain = phantom.head_phantom(3.0)
     t1w = tmp_path / "raw/sub-1/anat/sub-1_T1w.nii.gz"
     t1w.parent.mkdir(parents=True)
-    nib.save(nib.Nifti1Image(head, affine), t1w)
+    # Some converters leave an offset in the image.
+    nib.save(nib.Nifti1Image((2 * head - 1024).astype(np.int16), affine), t1w)
     anatomy = preprocess_anatomy(t1w, tmp_path / "der", space=SPACE)
+    (warning,) = [r.getMessage() for r in caplog.records if "fmri.preprocess.template" in r.getMessage()]
+    assert f"fmri.space is {SPACE}, but normalisation is to MNI152NLin2009aSym" in warning
+    for key in ("t1w_template", "mask_template", "to_template", "from_template"):
+        assert template_name(SPACE, None) in json.loads(anatomy[f"{key}_json"].read_text())["Description"]
     assert dice(np.asarray(nib.load(anatomy["mask"]).dataobj) > 0, brain) > 0.95
     in_template = nib.load(anatomy["mask_template"])
     assert dice(np.asarray(in_template.dataobj) > 0, template_mask(in_template)) > 0.96
@@ -104,6 +164,7 @@ def test_from_raw_to_template(tmp_path):
             np.where(brain, head, 0.1 * head), pull[:3, :3], pull[:3, 3], output_shape=shape, order=1
         )
         volumes.append(still + rng.normal(scale=5, size=shape))
+    volumes[6] = np.full(shape, np.nan)  # lost by the scanner
     image = nib.Nifti1Image(np.stack(volumes, axis=-1).astype(np.float32), bold_affine)
     # The repetition time is in the header alone, and counts in milliseconds.
     image.header.set_zooms((5, 5, 5, 2000.0))
@@ -124,10 +185,17 @@ def test_from_raw_to_template(tmp_path):
     true = rigid_matrix(np.array([3.55, -2, 1, 0.02, 0.011, 0]), np.zeros(3))
     assert np.linalg.norm((middle @ (np.linalg.inv(coreg) - true).T)[0, :3]) < 1.5
     sidecar = json.loads(paths["bold_json"].read_text())
+    assert template_name(SPACE, None) in sidecar["Description"]
     assert sidecar["SliceTimingCorrected"]
     assert sidecar["RepetitionTime"] == 2.0
     assert sidecar["StartTime"] == pytest.approx(0.92)
     table = pd.read_csv(paths["confounds"], sep="\t", na_values="n/a")
+    assert [c for c in table if "outlier" in c] == ["motion_outlier00"]
+    assert np.flatnonzero(table["motion_outlier00"]).tolist() == [6]
+    assert json.loads(paths["confounds_json"].read_text())["motion_outlier00"]["Censored"] is True
+    assert np.flatnonzero(table["framewise_displacement"].isna()).tolist() == [0, 6]
+    series, mean = nib.load(paths["bold"]).get_fdata(), nib.load(paths["boldref"]).get_fdata()
+    assert np.abs(np.delete(series, 6, axis=3).mean(axis=3) - mean).max() < 0.01 * mean.max()
     assert np.polyfit(np.arange(12), table["rot_y"], 1)[0] == pytest.approx(0.002, abs=0.0004)
     description = json.loads((tmp_path / "der/dataset_description.json").read_text())
     assert description["GeneratedBy"][0]["Name"] == "NeuroAlign"

@@ -46,6 +46,22 @@ def test_it_is_one_sound_gzip_stream_whatever_the_threads(run, tmp_path):
     assert len(gzip.decompress(one)) == 352 + 2 * mask.size * series.shape[1]
 
 
+def test_a_spike_does_not_take_the_steps_from_the_brain(run, tmp_path, caplog):
+    series, mask, affine = run
+    write_series(tmp_path / "plain.nii.gz", series, mask, affine, tr=2.0)
+    assert caplog.text == ""
+    spiked = series.copy()
+    spiked[3, 4], spiked[5, 6], spiked[:, 9] = 3e8, -3e8, 7e6  # two voxels, and one whole volume
+    write_series(tmp_path / "bold.nii.gz", spiked, mask, affine, tr=2.0)
+    found = nib.load(tmp_path / "bold.nii.gz").get_fdata()[mask]
+    kept = np.abs(spiked) < 1e5
+    assert np.abs(found - spiked)[kept].max() < 1.0
+    limit = 20 * np.percentile(series, 99.9)
+    np.testing.assert_allclose(np.abs(found[~kept]), limit, rtol=0.1)
+    assert found[5, 6] < 0
+    assert "bold.nii.gz: values up to 3e+08 are clipped" in caplog.text
+
+
 def test_an_empty_series_is_zero(run, tmp_path):
     _, mask, affine = run
     write_series(tmp_path / "z.nii.gz", np.zeros((int(mask.sum()), 3), np.float32), mask, affine, tr=2.0)

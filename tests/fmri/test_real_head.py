@@ -80,6 +80,18 @@ def test_a_turned_biased_noisy_head_in_another_orientation(colin, tmp_path):
     assert np.linalg.norm(back - points, axis=1).max() < 12
 
 
+def test_an_image_with_values_below_zero_keeps_its_brain(colin, tmp_path):
+    data, brain, affine = colin
+    t1w = tmp_path / "raw/sub-1/anat/sub-1_T1w.nii.gz"
+    t1w.parent.mkdir(parents=True)
+    data = data - 60 + np.random.default_rng(0).normal(0, 3, data.shape)
+    nib.save(nib.Nifti1Image(data.astype(np.float32), affine), t1w)
+    paths = preprocess_anatomy(t1w, tmp_path / "der", space=SPACE)
+    found = np.asarray(nib.load(paths["mask"]).dataobj) > 0
+    assert dice(found, brain) > 0.94
+    assert found.sum() > 0.9 * brain.sum()
+
+
 def t2star(head, brain):
     """An EPI-like contrast from T1 intensities: fluid bright, white matter dark, signal lost near the sinuses."""
     white = np.percentile(head[brain], 90)

@@ -25,7 +25,15 @@ from neuroalign.bids.derivatives import (
     write_description,
 )
 from neuroalign.errors import UserError
-from neuroalign.fmri.images import grid_points, read_image, to_grid, voxel_sizes, write_image
+from neuroalign.fmri.images import (
+    SCANNER,
+    TEMPLATE,
+    grid_points,
+    read_image,
+    to_grid,
+    voxel_sizes,
+    write_image,
+)
 from neuroalign.fmri.preprocess import mask as masks
 from neuroalign.fmri.preprocess import register
 from neuroalign.fmri.preprocess.resample import Displacement, output_grid, pull_image
@@ -39,6 +47,7 @@ _FINE_VOXEL_MM = 1.25  # T1w images at least this fine are registered at 2 mm, c
 # Below this share of the brain's median lie CSF, skull and the soft tissue of the skull base, above it grey matter; measured on
 # Colin27: 0.35 left 17 % more than its published brain, 0.55 leaves 8 %, and cuts under 1 % (docs/performance.md).
 _DARK = 0.55
+_BUILT_IN = "MNI152NLin2009aSym"
 NILEARN_SPACES = ("MNI152NLin2009aSym", "MNI152NLin2009aAsym", "MNI152NLin2009cAsym", "MNI152NLin2009cSym")
 
 
@@ -88,6 +97,15 @@ def load_template(space: str, image: str | os.PathLike | None, resolution_mm: fl
     return Template(data=np.where(inside, coarse, 0).astype(np.float32), mask=inside, affine=grid)
 
 
+def template_name(space: str, template: str | os.PathLike | None) -> str:
+    """What images are really normalised to, for their descriptions."""
+    if template is not None:
+        return f"template {Path(template).name} of {space}"
+    if space == _BUILT_IN:
+        return f"nilearn's template of {space}"
+    return f"nilearn's template of {_BUILT_IN}, which stands for {space}"
+
+
 @lru_cache(maxsize=1)
 def _nilearn_template() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
@@ -125,25 +143,32 @@ def preprocess_anatomy(
     Raises
     ------
     UserError
-        If an image cannot be read, or no brain is found.
+        If an image cannot be read, no brain is found, or ANTs fails.
     """
     paths = anatomy_paths(t1w, folder, space=space)
     data, image = read_image(t1w, ndim=3)
     if not np.ptp(data) > 0:
         raise UserError(f"{t1w} is constant: no head is visible in it; check the image.")
-    affine = image.affine
+    data, affine = from_zero(data), image.affine
     working_mm = 2.0 if voxel_sizes(affine).max() <= _FINE_VOXEL_MM else 3.0
     brain_template = load_template(space, template, working_mm)
+    if template is None and space != _BUILT_IN:
+        logger.warning(
+            "fmri.space is %s, but normalisation is to %s, which comes with nilearn and lies a little differently; set "
+            "fmri.preprocess.template to a brain-extracted T1w template of %s, or fmri.space to %s.",
+            space, _BUILT_IN, space, _BUILT_IN,
+        )  # fmt: skip
 
     shape, grid = output_grid(data.shape, affine, max(working_mm, float(voxel_sizes(affine).min())))
     sigma = np.maximum(voxel_sizes(grid) / voxel_sizes(affine) - 1, 0) / 2.355
     head = np.maximum(to_grid(gaussian_filter(data, sigma), affine, shape, grid, order=1), 0)
 
-    linear, field = _affine(head, grid, brain_template, space, template, str(t1w))
-    head = head / field
-    brain, _, _ = _normalise(head, grid, brain_template, linear, iterations=_ROUGH)
-    # Once more with the better mask: the first one came from an affine, and cut or kept a little too much.
-    brain, warp, inverse = _normalise(head, grid, brain_template, linear, brain=brain, iterations=_FULL)
+    with register.failures_name(t1w):
+        linear, field = _affine(head, grid, brain_template, space, template, str(t1w))
+        head = head / field
+        brain, _, _ = _normalise(head, grid, brain_template, linear, iterations=_ROUGH)
+        # Once more with the better mask: the first one came from an affine, and cut or kept a little too much.
+        brain, warp, inverse = _normalise(head, grid, brain_template, linear, brain=brain, iterations=_FULL)
 
     whole_field = to_grid(field, grid, data.shape, affine, order=1)
     corrected = (data / np.where(whole_field > 0, whole_field, 1)).astype(np.float32)
@@ -154,29 +179,60 @@ def preprocess_anatomy(
 
     output = (brain_template.data.shape, brain_template.affine)
     write_description(folder, dataset_root(t1w))
-    write_image(paths["t1w"], corrected, affine)
-    write_image(paths["mask"], whole_brain, affine)
-    write_image(paths["dseg"], classes, affine)
-    write_image(paths["t1w_template"], pull_image(corrected, affine, *output, to_t1w), output[1])
-    write_image(paths["mask_template"], pull_image(whole_brain, affine, *output, to_t1w) > 0.5, output[1])
+    write_image(paths["t1w"], corrected, affine, code=SCANNER)
+    write_image(paths["mask"], whole_brain, affine, code=SCANNER)
+    write_image(paths["dseg"], classes, affine, code=SCANNER)
+    for key, whole in (("t1w_template", corrected), ("mask_template", whole_brain)):
+        carried = pull_image(whole, affine, *output, to_t1w)
+        write_image(paths[key], carried > 0.5 if whole.dtype == bool else carried, output[1], code=TEMPLATE)
     # ITK names a transform after where images go: the one that *brings* images to the template pulls from it.
-    to_t1w.write(paths["to_template"])
-    to_template.write(paths["from_template"])
-    _describe(paths, t1w, space)
+    to_t1w.write(paths["to_template"], code=TEMPLATE)
+    to_template.write(paths["from_template"], code=SCANNER)
+    _describe(paths, t1w, template_name(space, template))
     logger.info(
         "%s: brain of %.0f ml", Path(t1w).name, whole_brain.sum() * np.prod(voxel_sizes(affine)) / 1000
     )
     return paths
 
 
-def _describe(paths: dict[str, Path], t1w: str | os.PathLike, space: str) -> None:
+def from_zero(data: np.ndarray) -> np.ndarray:
+    """An image whose background is about zero, as brain extraction and bias correction take for granted.
+
+    Some reconstructions and converters store intensities below zero (signed phase, a constant offset such as -1024).
+
+    Parameters
+    ----------
+    data : array of shape (x, y, z)
+
+    Returns
+    -------
+    array of shape (x, y, z)
+        `data` as it is, unless it has values below zero: then less its background. That is the median of the image's outermost
+        voxels, or, where those show the head (a tight crop), its first percentile. A background above zero is left.
+    """
+    if data.min() >= 0:
+        return data
+    rim = np.ones(data.shape, bool)
+    rim[1:-1, 1:-1, 1:-1] = False
+    level = float(np.median(data[rim]))
+    if level > masks.otsu(np.clip(data, *np.percentile(data, [0.5, 99.5]))):
+        level = float(np.percentile(data, 1))
+    return data - np.float32(min(level, 0.0))
+
+
+def _describe(paths: dict[str, Path], t1w: str | os.PathLike, target: str) -> None:
     """Sidecars of all images, and the label table."""
     raw, preproc, mask = source_uri(t1w), local_uri(paths["t1w"]), local_uri(paths["mask"])
     field = local_uri(paths["to_template"])
     in_t1w = {"SpatialReference": raw}
     in_template = {"SpatialReference": local_uri(paths["t1w_template"])}
     described = {
-        "t1w": {"Sources": [raw], "SkullStripped": False, "Description": "Bias-corrected (N4).", **in_t1w},
+        "t1w": {
+            "Sources": [raw],
+            "SkullStripped": False,
+            "Description": "Bias-corrected (N4); a background below zero is set to zero.",
+            **in_t1w,
+        },
         "mask": {
             "Sources": [raw],
             "RawSources": [raw],
@@ -192,23 +248,23 @@ def _describe(paths: dict[str, Path], t1w: str | os.PathLike, space: str) -> Non
         "t1w_template": {
             "Sources": [preproc, field],
             "SkullStripped": False,
-            "Description": f"On a grid of {space}.",
+            "Description": f"On a grid of {target}.",
             **in_template,
         },
         "mask_template": {
             "Sources": [mask, field],
             "RawSources": [raw],
             "Type": "Brain",
-            "Description": f"Brain mask on a grid of {space}.",
+            "Description": f"Brain mask on a grid of {target}.",
             **in_template,
         },
         "to_template": {
             "Sources": [preproc, mask],
-            "Description": f"ITK displacement field; antsApplyTransforms brings T1w images to {space} with it.",
+            "Description": f"ITK displacement field; antsApplyTransforms brings T1w images to {target} with it.",
         },
         "from_template": {
             "Sources": [preproc, mask],
-            "Description": f"ITK displacement field; antsApplyTransforms brings images from {space} to the T1w with it.",
+            "Description": f"ITK displacement field; antsApplyTransforms brings images from {target} to the T1w with it.",
         },
     }
     for key, content in described.items():

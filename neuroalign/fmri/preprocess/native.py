@@ -15,10 +15,18 @@ from neuroalign.bids.derivatives import dataset_root, local_uri, run_paths, sour
 from neuroalign.bids.repetition import agreed_tr, header_timing
 from neuroalign.config.fmri import Preprocess
 from neuroalign.errors import UserError
-from neuroalign.fmri.images import grid_points, read_image, to_grid, voxel_sizes, write_image
+from neuroalign.fmri.images import (
+    SCANNER,
+    TEMPLATE,
+    grid_points,
+    read_image,
+    to_grid,
+    voxel_sizes,
+    write_image,
+)
 from neuroalign.fmri.preprocess import mask as masks
 from neuroalign.fmri.preprocess import register
-from neuroalign.fmri.preprocess.anatomy import preprocess_anatomy
+from neuroalign.fmri.preprocess.anatomy import preprocess_anatomy, template_name
 from neuroalign.fmri.preprocess.confounds import confounds_table, non_steady_state
 from neuroalign.fmri.preprocess.output import write_series
 from neuroalign.fmri.preprocess.realign import realign
@@ -105,12 +113,18 @@ def preprocess_run(
     rough = masks.bold_mask(data[..., data.shape[-1] // 2 :].mean(axis=-1), affine, str(bold))
     dummies = non_steady_state(data[rough].mean(axis=0, dtype=np.float64))
     motion = realign(data, affine, rough, first=dummies, threads=threads)
+    lost = motion.outlier & (np.arange(len(motion.outlier)) >= dummies)
+    if (~lost).sum() < _MIN_VOLUMES:
+        raise UserError(
+            f"{bold}: only {(~lost).sum()} of {len(lost)} volumes show the head; leave the run out (dataset.filters)."
+        )
     reference_mask = masks.bold_mask(motion.reference, affine, str(bold))
-    coreg = coregister(motion.reference, affine, reference_mask, t1w, t1w_mask > 0, t1w_image.affine)
+    with register.failures_name(bold):
+        coreg = coregister(motion.reference, affine, reference_mask, t1w, t1w_mask > 0, t1w_image.affine)
     start_s = None
     if timing is not None:
         start_s = reference_time(timing[0])
-        correct_slice_timing(data, timing[0], tr, timing[1], start_s, out=data)
+        correct_slice_timing(data, timing[0], tr, timing[1], start_s, dummies=dummies, lost=lost, out=data)
 
     size = config.resolution_mm or float(np.round(np.prod(voxel_sizes(affine)) ** (1 / 3), 2))
     shape, grid = output_grid(to_t1w.field.shape, to_t1w.affine, size)
@@ -128,29 +142,34 @@ def preprocess_run(
     series = resample_volumes(data, affine, motion.matrices, in_bold[covered], threads=threads)
     del data
 
-    white, fluid = (series[_tissue(tissues[label], brain)] for label in ("white_matter", "csf"))
-    table, sidecar = confounds_table(motion.parameters, series, white, fluid, tr=tr, dummies=dummies)
+    white, fluid = (
+        series[_tissue(tissues[label], brain, label, str(bold))] for label in ("white_matter", "csf")
+    )
+    table, sidecar = confounds_table(
+        motion.parameters, series, white, fluid, tr=tr, dummies=dummies, lost=lost
+    )
     reference = np.zeros(shape, np.float32)
-    reference[brain] = series[:, dummies:].mean(axis=1)
+    sound = np.flatnonzero(~lost[dummies:]) + dummies
+    reference[brain] = sum(series[:, v] / np.float32(len(sound)) for v in sound)
 
     write_description(folder, dataset_root(bold))
     write_tsv(paths["confounds"], table)
     write_json(paths["confounds_json"], sidecar)
     with atomic_path(paths["coreg"]) as temporary:
         np.savetxt(temporary, np.linalg.inv(coreg), fmt="%.8f", header="BOLD reference to T1w, world RAS+ mm")
-    write_image(paths["boldref_native"], motion.reference, affine)
-    write_image(paths["mask"], brain, grid)
-    write_image(paths["boldref"], reference, grid)
+    write_image(paths["boldref_native"], motion.reference, affine, code=SCANNER)
+    write_image(paths["mask"], brain, grid, code=TEMPLATE)
+    write_image(paths["boldref"], reference, grid, code=TEMPLATE)
     timing_of = {"RepetitionTime": tr, "SliceTimingCorrected": timing is not None}
     if start_s is not None:
         timing_of["StartTime"] = start_s
     timing_of |= {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
-    _describe(paths, anatomy, bold, timing_of)
+    _describe(paths, anatomy, bold, timing_of, template_name(space, config.template))
     write_series(paths["bold"], series, brain, grid, tr=tr, start_s=start_s or 0.0, threads=threads)
-    displaced = np.nan_to_num(table["framewise_displacement"].to_numpy())
+    displaced = table["framewise_displacement"].to_numpy()
     logger.info(
-        "%s: %d volumes, %d not at steady state, %d that fit poorly, mean framewise displacement %.2f mm",
-        run_id, volumes, dummies, motion.outlier.sum(), displaced.mean(),
+        "%s: %d volumes, %d not at steady state, %d lost (no head, or a poor fit), mean framewise displacement %.2f mm",
+        run_id, volumes, dummies, lost.sum(), np.nanmean(displaced),
     )  # fmt: skip
     return paths
 
@@ -160,6 +179,7 @@ def _describe(
     anatomy: Mapping[str, str | os.PathLike],
     bold: str | os.PathLike,
     timing: Mapping[str, Any],
+    target: str,
 ) -> None:
     """Sidecars of the images and of the coregistration."""
     raw = source_uri(bold)
@@ -173,7 +193,7 @@ def _describe(
             **reference,
             "Sources": [raw, *transforms],
             "SkullStripped": True,
-            "Description": "Motion, coregistration and normalisation in one cubic spline interpolation.",
+            "Description": f"Motion, coregistration and normalisation to {target} in one cubic spline interpolation.",
         },
         "mask": {
             **reference,
@@ -186,7 +206,7 @@ def _describe(
             **reference,
             "Sources": [local_uri(paths["bold"])],
             "SkullStripped": True,
-            "Description": "Mean over volumes at steady state.",
+            "Description": "Mean over volumes at steady state that are not censored.",
         },
         "boldref_native": {
             "Sources": [raw],
@@ -279,12 +299,15 @@ def _brain_on_grid(
     }
 
 
-def _tissue(region: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Rows of the brain's series that belong to a tissue: its core where that is large enough."""
+def _tissue(region: np.ndarray, brain: np.ndarray, label: str, name: str) -> np.ndarray:
+    """Rows of the brain's series that belong to a tissue: its core where that is large enough, none if it is not in view."""
     region = region & brain
-    rows = masks.core(region, _MIN_TISSUE)[brain]
-    # A field of view without that tissue leaves the whole brain, so that the column exists.
-    return rows if rows.any() else np.ones(int(brain.sum()), bool)
+    if not region.any():
+        logger.warning(
+            "%s: the field of view holds no %s; its columns are left out of the confounds, and cleaning strategies that need "
+            "them will say so.", name, label,
+        )  # fmt: skip
+    return masks.core(region, _MIN_TISSUE)[brain]
 
 
 def _covered(points: np.ndarray, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:

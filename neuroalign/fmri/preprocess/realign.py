@@ -14,6 +14,7 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from neuroalign.fmri.images import voxel_sizes
+from neuroalign.fmri.preprocess.lost import bridge
 from neuroalign.fmri.preprocess.rigid import Estimate, RigidFit, rigid_matrix, rigid_parameters
 
 __all__ = ["Realignment", "realign", "rigid_matrix", "rigid_parameters"]
@@ -42,7 +43,7 @@ class Realignment:
     residual : array of shape (volumes,)
         Robust standard deviation of what the fit leaves, relative to that of the reference.
     outlier : bool array of shape (volumes,)
-        Volumes that fit much worse than most even after another try.
+        Volumes that show no head, or fit much worse than most even after another try.
     """
 
     parameters: np.ndarray
@@ -82,10 +83,12 @@ def realign(
     that a spoiled volume is never the reference, and the mean of those that fit is taken. Second pass: every
     volume is fitted to that mean, from where its nearest sound volume of the first pass is. Volumes that then fit
     poorly (a jump between, a spike) are tried again from a coarse fit and from the nearest sound volume. A volume that
-    shows no head takes the position of its nearest sound neighbour.
+    shows no head takes a position between those of its sound neighbours.
     """
     volumes = data.shape[-1]
-    sample = np.unique(np.linspace(first, volumes - 1, min(volumes - first, _REFERENCE_VOLUMES)).astype(int))
+    filled = [v for v in range(first, volumes) if np.ptp(data[..., v][mask]) > 0] or [first]
+    spread = np.linspace(0, len(filled) - 1, min(len(filled), _REFERENCE_VOLUMES)).astype(int)
+    sample = np.array(filled)[np.unique(spread)]
     middle = sample[_most_alike(data, mask, sample)]
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         # Hundredths of a millimetre do not show in a mean: plain least squares is enough for it.
@@ -122,10 +125,15 @@ def realign(
         estimates[volume] = estimate
     residual = np.array([e.residual for e in estimates])
     outlier = _poor(residual)
+    parameters = np.array([rigid_parameters(e.matrix, fit.centre) for e in estimates])
     matrices = np.array([e.matrix for e in estimates])
-    _fill(matrices, ~np.isfinite(residual), outlier)
+    blank = ~np.isfinite(residual)
+    if blank.any() and not outlier.all():
+        logger.warning("%d volumes show no head; they take the position of their neighbours.", blank.sum())
+        parameters[blank] = bridge(parameters, outlier)[blank]
+        matrices[blank] = [rigid_matrix(row, fit.centre) for row in parameters[blank]]
     return Realignment(
-        parameters=np.array([rigid_parameters(m, fit.centre) for m in matrices]),
+        parameters=parameters,
         matrices=matrices,
         centre=fit.centre,
         reference=reference,
@@ -150,8 +158,10 @@ def _coarse(image: np.ndarray, affine: np.ndarray, mask: np.ndarray, centre: np.
 
 
 def _poor(residual: np.ndarray) -> np.ndarray:
-    """Volumes that fit much worse than most."""
-    return ~(residual <= _POOR_FIT * np.median(residual))
+    """Volumes that fit much worse than most of those that show the head, and those that do not."""
+    finite = np.isfinite(residual)
+    limit = _POOR_FIT * np.median(residual[finite]) if finite.any() else 0.0
+    return ~(residual <= limit)
 
 
 def _sound(residual: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -174,15 +184,6 @@ def _again(
     if good.size:
         starts.append(estimates[good[np.abs(good - index).argmin()]].matrix)
     return min(estimates[index], fit.estimate(volume, *starts), key=lambda e: e.residual)
-
-
-def _fill(matrices: np.ndarray, lost: np.ndarray, outlier: np.ndarray) -> None:
-    """Volumes that show no head take the position of the nearest sound volume, in place."""
-    good = np.flatnonzero(~outlier)
-    if lost.any() and good.size:
-        logger.warning("%d volumes show no head; they take the position of their neighbours.", lost.sum())
-        for volume in np.flatnonzero(lost):
-            matrices[volume] = matrices[good[np.abs(good - volume).argmin()]]
 
 
 def _resampled(volume: np.ndarray, affine: np.ndarray, matrix: np.ndarray) -> np.ndarray:

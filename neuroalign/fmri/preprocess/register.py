@@ -8,16 +8,32 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from neuroalign.errors import UserError
 from neuroalign.fmri.images import voxel_sizes
 
 SEED = 1
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@contextmanager
+def failures_name(image: str | os.PathLike) -> Iterator[None]:
+    """Within it, a failure of ANTs is a `UserError` that names the image it was working on."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{image} could not be registered (ANTs: {reason}); check that it shows a whole head, its orientation and its "
+            "intensities."
+        ) from error
 
 
 def _ants() -> Any:

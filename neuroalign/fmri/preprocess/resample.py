@@ -39,9 +39,18 @@ class Displacement:
         moved = [map_coordinates(self.field[..., i], where, order=1, mode="nearest") for i in range(3)]
         return points + np.stack(moved, axis=1)
 
-    def write(self, path: str | os.PathLike) -> None:
-        """Write as an ITK displacement field (LPS vectors), usable with ``antsApplyTransforms``."""
+    def write(self, path: str | os.PathLike, *, code: int) -> None:
+        """Write as an ITK displacement field (LPS vectors), usable with ``antsApplyTransforms``.
+
+        Parameters
+        ----------
+        path : path
+        code : int
+            Space of the grid, as for `neuroalign.fmri.images.write_image`.
+        """
         image = nib.Nifti1Image((self.field * _LPS)[:, :, :, None, :].astype(np.float32), self.affine)
+        image.set_sform(self.affine, code=code)
+        image.set_qform(self.affine, code=code)
         image.header.set_intent(_VECTOR_INTENT)
         image.header.set_xyzt_units("mm", "sec")
         with atomic_path(path) as temporary:

@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.interpolate import make_interp_spline
 
 from neuroalign.errors import UserError
+from neuroalign.fmri.preprocess.lost import bridging_matrix
 
 _AXES = {"i": 0, "j": 1, "k": 2}
 _NEGLIGIBLE = 1e-6
@@ -80,6 +81,8 @@ def correct_slice_timing(
     axis: int,
     reference: float,
     *,
+    dummies: int = 0,
+    lost: np.ndarray | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Move every slice in time to `reference` by cubic spline interpolation.
@@ -95,6 +98,10 @@ def correct_slice_timing(
         Axis of slices (0, 1 or 2).
     reference : float
         Time within the repetition at which the series are wanted, seconds.
+    dummies : int
+        Leading volumes not at steady state: they are left as they are, and no other value depends on them.
+    lost : bool array of shape (volumes,), optional
+        Volumes that are no data: they are left as they are, and no other value depends on them.
     out : float32 array like `data`, optional
         Where to write; `data` itself saves a second copy of the run.
 
@@ -107,25 +114,30 @@ def correct_slice_timing(
     Slice z samples its signal at t_z + i·TR; the value at reference + i·TR is read from the cubic spline through
     the samples. Interpolation is linear in the data, so it is one sparse matrix per distinct slice time
     (slices of a multiband group share it). At the two ends, where the wanted time lies outside the samples,
-    the end value is held.
+    the end value is held. A spline through a blank volume or a bright first one would ring through its neighbours: it
+    begins at steady state, and lost volumes are bridged by a line between their sound neighbours first.
     """
     volumes = data.shape[-1]
     moved = np.empty(data.shape, np.float32) if out is None else out
-    if volumes < 4:
+    lost = np.zeros(volumes, bool) if lost is None else lost
+    if (~lost[dummies:]).sum() < 4:
         moved[...] = data
         return moved
     slices_first, moved_first = np.moveaxis(data, axis, 0), np.moveaxis(moved, axis, 0)
     for time in np.unique(times):
-        weights = _spline_matrix(volumes, (reference - time) / tr)
+        weights = _spline_matrix(lost, dummies, (reference - time) / tr)
         for index in np.flatnonzero(times == time):
             series = slices_first[index].reshape(-1, volumes)
             moved_first[index] = (weights @ series.T).T.reshape(moved_first[index].shape)
     return moved
 
 
-def _spline_matrix(volumes: int, shift: float) -> sparse.csr_array:
+def _spline_matrix(lost: np.ndarray, dummies: int, shift: float) -> sparse.csr_array:
     """Interpolation at ``i + shift`` from samples at 0, 1, …: sparse, as spline influence decays quickly."""
-    wanted = np.clip(np.arange(volumes) + shift, 0, volumes - 1)
-    dense = make_interp_spline(np.arange(volumes), np.eye(volumes), k=3)(wanted)
+    volumes, steady = len(lost), np.arange(dummies, len(lost))
+    wanted = np.clip(steady + shift, dummies, volumes - 1)
+    dense = np.eye(volumes)
+    dense[dummies:, dummies:] = make_interp_spline(steady, bridging_matrix(lost[dummies:]), k=3)(wanted)
+    dense[lost] = np.eye(volumes)[lost]
     dense[np.abs(dense) < _NEGLIGIBLE] = 0
     return sparse.csr_array(dense.astype(np.float32))
