@@ -60,7 +60,7 @@ def run_files(
 
 def reference_of(bold: str) -> str:
     """The mean image (``boldref``) that belongs to a preprocessed BOLD image, whether it is there or not."""
-    return bold.replace("_desc-preproc_bold.nii", "_boldref.nii")
+    return re.sub(r"(_desc-[A-Za-z0-9]+)?_bold(\.nii(?:\.gz)?)$", r"_boldref\2", bold)
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,13 @@ def test_names_of_outputs_are_known_before_fmriprep_runs():
     assert str(plain["bold_json"]) == "d/sub-03/func/sub-03_task-film_space-T1w_desc-preproc_bold.json"
 
 
+@pytest.mark.parametrize("described", ["_desc-preproc", "_desc-optcom", ""])
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+def test_the_mean_image_of_a_run_is_never_the_run(described, extension):
+    bold = f"d/sub-01/func/sub-01_task-film_space-T1w{described}_bold{extension}"
+    assert fmriprep.reference_of(bold) == f"d/sub-01/func/sub-01_task-film_space-T1w_boldref{extension}"
+
+
 @pytest.mark.slow
 def test_the_command_is_run_and_its_outputs_are_extracted(study):
     """From two raw runs to series that are those the command painted; then edits, one by one."""
