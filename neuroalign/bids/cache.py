@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from neuroalign import __version__
-from neuroalign.bids.index import Index, assemble
+from neuroalign.bids.index import Index, assemble, source_of
 from neuroalign.bids.records import Record, refresh
-from neuroalign.bids.sources import Source, source_of
+from neuroalign.bids.sources import Source
 from neuroalign.config import Config
 from neuroalign.errors import UserError
 from neuroalign.io import atomic_path

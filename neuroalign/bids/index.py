@@ -20,8 +20,11 @@ import pandas as pd
 from neuroalign.bids.declared import declared, is_rest, unused
 from neuroalign.bids.events import PRESENTATION_TEXT, Showing, presentation_table
 from neuroalign.bids.filters import listed, select
+from neuroalign.bids.fmriprep import Fmriprep
+from neuroalign.bids.raw import Raw
 from neuroalign.bids.records import IDENTITY, RUN_COLUMNS, Record, refresh
-from neuroalign.bids.sources import Source, natural, source_of
+from neuroalign.bids.regional import regional
+from neuroalign.bids.sources import Source, natural
 from neuroalign.config import Config
 from neuroalign.io import read_tsv, write_tsv
 
@@ -52,6 +55,17 @@ class Index:
 def stimuli_folder(config: Config) -> Path:
     """The folder that ``stim_file`` is relative to."""
     return Path(config.dataset.stimuli_dir or Path(config.dataset.bids_dir) / "stimuli")
+
+
+def source_of(config: Config) -> Source:
+    """The configured source of brain data.
+
+    Raises
+    ------
+    UserError
+        If the dataset, the derivatives or the filter file are not what they should be.
+    """
+    return {"raw": Raw, "fmriprep": Fmriprep, "timeseries": regional}[config.fmri.source](config)
 
 
 def build_index(config: Config) -> Index:

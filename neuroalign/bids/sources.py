@@ -296,18 +296,3 @@ def known_by_sidecar(images: list[File], files: list[File]) -> list[File]:
         image = path.with_name(path.name.removesuffix(".json") + ".nii.gz")
         absent.append((image, BidsName(name.entities, name.suffix, ".nii.gz")))
     return absent
-
-
-def source_of(config: Config) -> Source:
-    """The configured source.
-
-    Raises
-    ------
-    UserError
-        If the dataset, the derivatives or the filter file are not what they should be.
-    """
-    from neuroalign.bids.fmriprep import Fmriprep
-    from neuroalign.bids.raw import Raw
-    from neuroalign.bids.regional import regional
-
-    return {"raw": Raw, "fmriprep": Fmriprep, "timeseries": regional}[config.fmri.source](config)
