@@ -13,7 +13,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from neuroalign.errors import UserError
+
 _STEM = "sub-x_task-x"
+# nilearn writes json for this, everywhere in the path of a table, to find its JSON.
+_REWRITTEN = "tsv"
+_ELSEWHERE = ("/tmp", "/var/tmp")
+
+
+def _parent() -> str:
+    """A folder for temporary files whose path nilearn leaves as it is: the usual one, or one of the system's."""
+    for parent in (os.path.abspath(tempfile.gettempdir()), *_ELSEWHERE):
+        if _REWRITTEN not in parent and os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK):
+            return parent
+    raise UserError(
+        f"Temporary files go to {tempfile.gettempdir()}, and nilearn finds no confounds where a path holds "
+        f"'{_REWRITTEN}'; set the environment variable TMPDIR to another folder."
+    )
 
 
 @contextmanager
@@ -28,14 +44,18 @@ def named_as_nilearn_expects(confounds: str | os.PathLike) -> Iterator[str]:
     Yields
     ------
     str
-        Path of a temporary folder; only links are made in it.
+        Path in a temporary folder; only links are made in it.
+
+    Raises
+    ------
+    UserError
+        If every folder for temporary files has a path that nilearn would rewrite.
     """
     table = Path(confounds).absolute()
     with ExitStack() as stack:
-        folder = Path("tsv")
-        # nilearn writes json for tsv everywhere in the path: a random name must not hold it.
-        while "tsv" in folder.name:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="neuroalign-")))
+        parent, folder = _parent(), Path(_REWRITTEN)
+        while _REWRITTEN in folder.name:  # the random part of the name
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="neuroalign-", dir=parent)))
         for source in (table, table.with_suffix(".json")):
             if source.exists():
                 (folder / f"{_STEM}_desc-confounds_timeseries{source.suffix}").symlink_to(source)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from neuroalign.config.fmri import Clean
+from neuroalign.errors import UserError
+from neuroalign.fmri import confound_names
 from neuroalign.fmri.clean import load_run_confounds
 
 RUN = "sub-01_ses-1_task-film_run-1"
@@ -71,3 +74,20 @@ def test_confounds_of_every_naming_are_read(tmp_path, table, naming, strategy):
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         f"{RUN}_{name}{ending}" for name in tables for ending in (".tsv", ".json")
     )
+
+
+@pytest.mark.parametrize("strategy", ["simple", "compcor"])
+def test_a_folder_for_temporary_files_that_nilearn_would_rewrite(tmp_path, table, monkeypatch, strategy):
+    path = tmp_path / f"{RUN}_desc-confounds_timeseries.tsv"
+    table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    masks = {f"a_comp_cor_0{i}": {"Method": "aCompCor", "Mask": "combined", "Retained": True} for i in (0, 1)}
+    path.with_suffix(".json").write_text(json.dumps(masks))
+    usual = tmp_path / "my.tsvs" / "tmp"
+    usual.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(usual))
+    config = Clean(strategy=strategy)
+    columns, _ = load_run_confounds(tmp_path / "bold.nii.gz", path, config, VOLUMES)
+    assert columns.shape[1] == 26
+    monkeypatch.setattr(confound_names, "_ELSEWHERE", (str(tmp_path / "none"), str(usual)))
+    with pytest.raises(UserError, match="set the environment variable TMPDIR"):
+        load_run_confounds(tmp_path / "bold.nii.gz", path, config, VOLUMES)
