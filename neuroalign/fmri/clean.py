@@ -212,12 +212,11 @@ def clean_series(
     case: nilearn leaves its cosines out, with a warning, when a confound resembles one of them; ours stay in.
     """
     volumes = len(series)
-    high, low = config.high_pass_hz or None, config.low_pass_hz
-    if low is not None and low >= 0.5 / tr:
+    high, low = _filters(config, tr)
+    if low != config.low_pass_hz:
         logger.warning(
             "%s: fmri.clean.low_pass_hz is above the Nyquist frequency (%g Hz); not applied.", name, 0.5 / tr
         )
-        low = None
     regressors = _regressors(confounds, volumes, tr, None if low else high)
     columns = 2 + (0 if regressors is None else regressors.shape[1])  # constant and linear trend
     if columns >= keep.sum() - 2:
@@ -249,6 +248,90 @@ def _check_length(keep: np.ndarray, *, band_pass: bool, name: str) -> None:
             f"{name}: the filter of fmri.clean.low_pass_hz needs more than {padding} volumes, and from the first kept one to "
             f"the last there are {there}; set fmri.clean.low_pass_hz to null, or leave the run out (dataset.filters)."
         )
+
+
+def _filters(config: Clean, tr: float) -> tuple[float | None, float | None]:
+    """High-pass and low-pass in Hz that a run gets; a low-pass makes them a band-pass (Butterworth)."""
+    low = config.low_pass_hz
+    return config.high_pass_hz or None, low if low is not None and low < 0.5 / tr else None
+
+
+def nuisance_space(
+    keep: np.ndarray, tr: float, config: Clean, confounds: pd.DataFrame | None
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """What `clean_series` takes out of a run, for models of cleaned series: their regressors must be cleaned alike.
+
+    Parameters
+    ----------
+    keep, tr, config, confounds
+        As given to `clean_series`.
+
+    Returns
+    -------
+    nuisance : float32 array of shape (volumes, n)
+        An orthonormal basis, over the kept volumes, of the linear trend, the drift cosines and the confounds without their
+        means; with a band-pass, of the filtered confounds. Censored volumes hold 0.
+    band_hz : (high_pass, low_pass) or None
+        The Butterworth filter applied before, 0 for no high-pass; None without a low-pass.
+    """
+    from scipy.linalg import qr
+
+    high, low = _filters(config, tr)
+    # nilearn leaves censored volumes out before it detrends: the trend counts kept volumes.
+    trend = np.zeros((keep.sum(), 0)) if low else _unit(np.arange(keep.sum(), dtype=float)[:, None])
+    parts, columns = [trend], _regressors(confounds, len(keep), tr, None if low else high)
+    if columns is not None:
+        kept = _cleaned(columns, keep, tr, Clean(standardize=False), None, (high if low else None, low))[keep]
+        basis, triangle, _ = qr(_unit(kept), mode="economic", pivoting=True)
+        # Of collinear columns only rounding errors are left, which are no direction.
+        parts.append(basis[:, np.abs(np.diag(triangle)) > 1e-8])
+    found = np.column_stack(parts)
+    out = np.zeros((len(keep), found.shape[1]), np.float32)
+    out[keep] = found
+    return out, (high or 0.0, low) if low else None
+
+
+def _unit(columns: np.ndarray) -> np.ndarray:
+    """Columns without their means, of norm 1; a constant one becomes 0."""
+    columns = columns - columns.mean(axis=0)
+    size = np.linalg.norm(columns, axis=0)
+    return columns / np.where(size > 0, size, 1.0)
+
+
+def clean_regressors(
+    regressors: np.ndarray,
+    keep: np.ndarray,
+    tr: float,
+    nuisance: np.ndarray,
+    band_hz: tuple[float, float] | None,
+) -> np.ndarray:
+    """Regressors as the series they are fitted to were cleaned, so that least squares equals a joint fit of all.
+
+    Parameters
+    ----------
+    regressors : array of shape (volumes, n)
+    keep : bool array of shape (volumes,)
+    tr : float
+        Repetition time, seconds.
+    nuisance, band_hz
+        Of `nuisance_space`.
+
+    Returns
+    -------
+    array of shape (kept volumes, n)
+        Without their means.
+
+    Notes
+    -----
+    Coefficients of residuals on residuals are those of the joint model (Frisch & Waugh 1933, Econometrica 1:387; Lovell 1963, J Am
+    Stat Assoc 58:993). Filtering is linear too.
+    """
+    if band_hz:
+        band = (band_hz[0] or None, band_hz[1])
+        regressors = _cleaned(regressors, keep, tr, Clean(standardize=False), None, band)
+    kept, basis = regressors[keep], nuisance[keep].astype(np.float64)
+    kept = kept - kept.mean(axis=0)
+    return kept - basis @ (basis.T @ kept)
 
 
 def _cleaned(

@@ -14,7 +14,7 @@ from neuroalign.bids.derivatives import run_paths
 from neuroalign.config.fmri import Fmri
 from neuroalign.errors import UserError
 from neuroalign.fmri.atlas import assign_levels, load_atlas, some
-from neuroalign.fmri.clean import check_kept, clean_series, load_run_confounds
+from neuroalign.fmri.clean import check_kept, clean_series, load_run_confounds, nuisance_space
 from neuroalign.fmri.images import VolumeReader, image_problem, read_image, to_grid
 from neuroalign.fmri.orientation import orientation_problem
 from neuroalign.fmri.qc import RunQc, head_motion, snr_slices, write_qc
@@ -164,7 +164,8 @@ def _from_images(
     }
     if config.atlas.image:
         inputs["atlas"] = config.atlas.image
-    return RoiSeries(levels, labels, times, keep, {"tr": tr, "atlas": atlas.name}), qc, inputs
+    removed = nuisance_space(keep, tr, config.clean, confounds)
+    return RoiSeries(levels, labels, times, keep, {"tr": tr, "atlas": atlas.name}, *removed), qc, inputs
 
 
 def _mask(row: Mapping[str, Any], bold: VolumeReader) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuroalign.fmri.clean import clean_regressors
 from neuroalign.fmri.series import RoiSeries
 
 # Grid on which the response of a clip is computed, in seconds: fine against any repetition time.
@@ -12,6 +13,9 @@ _FINE_S = 0.005
 _RESPONSE_S = 32.0
 # A clip has a beta only if at least this share of the energy of its response falls on volumes that are kept.
 _SEEN = 0.5
+# Less of the energy of a response than this beside the nuisance is a rounding error.
+_LEFT = 1e-6
+_BLOCK = 2048
 
 
 def clip_response(duration_s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -41,8 +45,9 @@ def separate_betas(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Least-squares-separate betas (Mumford et al. 2012, NeuroImage 59:2636).
 
-    For each clip a design of its own: the clip, all other clips together, and a constant. Censored volumes are left out of
-    the fit. Every presentation has its own beta, repeats within a run included.
+    For each clip a design of its own: the clip, all other clips together, a constant, and what was regressed out of the
+    series where that is known. Censored volumes are left out of the fit. Every presentation has its own beta, repeats
+    within a run included.
 
     Parameters
     ----------
@@ -60,24 +65,35 @@ def separate_betas(
     """
     onsets = np.asarray(onsets, float)
     single, usable = _responses(series, onsets, duration_s)
-    stacked = np.concatenate([data[series.keep] for data in series.levels.values()], axis=1)
-    found, apart = least_squares_separate(single, stacked)
-    usable &= apart
-    found = np.where(usable[:, None], found, 0.0).astype(np.float32)
-    edges = np.cumsum([data.shape[1] for data in series.levels.values()])[:-1]
-    parts = np.split(found, edges, axis=1)
-    return {name: part[:, None] for name, part in zip(series.levels, parts, strict=True)}, usable
+    betas = {}
+    for level, data in series.levels.items():
+        betas[level] = np.zeros((len(onsets), 1, data.shape[1]), np.float32)
+        # In blocks: double-precision copies of all voxels at once would be several times the series.
+        for begin in range(0, data.shape[1], _BLOCK):
+            part = np.s_[..., begin : begin + _BLOCK]
+            found, apart = least_squares_separate(single, data[part][series.keep])
+            usable &= apart
+            betas[level][part] = found[:, None]
+    for found in betas.values():
+        found[~usable] = 0.0
+    return betas, usable
 
 
 def _responses(series: RoiSeries, onsets: np.ndarray, duration_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Response of each clip at the middles of the kept volumes (volumes, n), and whether enough of it is seen."""
+    """Response of each clip at the middles of the kept volumes (volumes, n), and whether enough of it is seen.
+
+    What was regressed out of the series is taken out of the responses too.
+    """
     seconds, response = clip_response(duration_s)
     # One response serves all clips, as they last equally long: read where the middle of each volume falls.
-    after = series.times[series.keep][:, None] - onsets
-    single = np.interp(after, seconds, response, left=0.0, right=0.0)
-    tr = float(series.attributes.get("tr") or np.median(np.diff(series.times)))
-    whole = np.square(response).sum() * _FINE_S / tr
-    return single, np.square(single).sum(axis=0) >= _SEEN * whole
+    whole = np.interp(series.times[:, None] - onsets, seconds, response, left=0.0, right=0.0)
+    single, tr = whole[series.keep], series.repetition_time
+    energy = np.square(single).sum(axis=0)
+    seen = energy >= _SEEN * np.square(response).sum() * _FINE_S / tr
+    if series.nuisance is None or not series.keep.any():
+        return single, seen
+    single = clean_regressors(whole, series.keep, tr, series.nuisance, series.band_hz)
+    return single, seen & (np.square(single).sum(axis=0) > _LEFT * energy)
 
 
 def least_squares_separate(single: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -84,7 +84,7 @@ def brain_window(
         return Cut(betas, np.full(shape, duration_s / 2, np.float32), np.ones(shape, bool), usable)
     steps = step_times(duration_s, step_s)
     if hrf.sweeps:
-        margin = _BRIDGE * _repetition_time(series)
+        margin = _BRIDGE * series.repetition_time
         reach = (hrf.lags_s[0] - margin, hrf.lags_s[-1] + margin)
         cut = _volumes_around(series, onsets, duration_s, reach)
         targets = onsets[:, None, None] + steps + np.array(hrf.lags_s)[:, None]
@@ -98,7 +98,7 @@ def _volumes_around(
     first, last = onsets + window_s[0], onsets + duration_s + window_s[1]
     # Half-open on the right, so that windows of equal length hold equal numbers of regular volumes.
     begin, end = np.searchsorted(series.times, first), np.searchsorted(series.times, last)
-    tr = _repetition_time(series)
+    tr = series.repetition_time
     width = int(np.ceil((duration_s + window_s[1] - window_s[0]) / tr))
     index = begin[:, None] + np.arange(width)
     inside = index < end[:, None]
@@ -132,7 +132,7 @@ def _interpolated(series: RoiSeries, onsets: np.ndarray, steps: np.ndarray, lag:
 
 def _covered(series: RoiSeries, targets: np.ndarray) -> np.ndarray:
     """Whether a time lies inside the run and not in a gap of censored volumes; bool array like `targets`."""
-    times, tr = series.times[series.keep], _repetition_time(series)
+    times, tr = series.times[series.keep], series.repetition_time
     if len(times) == 0:
         return np.zeros(targets.shape, bool)
     left, right, _ = _bracket(times, targets)
@@ -148,11 +148,6 @@ def _bracket(times: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nda
     gap = np.where(right > left, times[right] - times[left], 1.0)
     weight = np.clip((targets - times[left]) / gap, 0.0, 1.0)
     return left, right, weight.astype(np.float32)
-
-
-def _repetition_time(series: RoiSeries) -> float:
-    tr = series.attributes.get("tr")
-    return float(tr) if tr else float(np.median(np.diff(series.times)))
 
 
 def video_steps(embedding: Embedding, start_s: np.ndarray | float, duration_s: float, step_s: float):

@@ -75,6 +75,11 @@ def test_parcels_equal_nilearns_masker(fmriprep, tmp_path, grid):
     wanted = masker.fit_transform(nib.Nifti1Image(data, affine), sample_mask=np.flatnonzero(found.keep))
     got = np.concatenate(list(found.levels.values()), axis=1)
     np.testing.assert_allclose(got[found.keep], wanted, atol=1e-4)
+    # What was taken out: the linear trend, over the volumes that are kept.
+    trend = np.arange(39) - 19.0
+    np.testing.assert_allclose(found.nuisance[found.keep, 0], trend / np.linalg.norm(trend), atol=1e-6)
+    assert found.nuisance.shape == (40, 1)
+    assert found.band_hz is None
 
     qc = read_qc(tmp_path / "q.h5")
     assert qc.carpet.shape == (400, 40)
@@ -252,6 +257,9 @@ def test_table_of_series(tmp_path):
         found.levels["early"][found.keep, 0], (column - column.mean()) / column.std(), atol=1e-5
     )
     assert found.attributes["atlas"] == "Tiny"
+    # Whoever made the table knows what was taken out of it.
+    assert found.nuisance is None
+    assert read_series(tmp_path / "o.h5").nuisance is None
     assert read_qc(tmp_path / "q.h5").fd is None
 
 

@@ -146,3 +146,10 @@ def test_on_steps_equals_numpy_interp(seed, shift):
         for unit in range(4):
             expected = np.interp(steps + shift, times[n, valid[n]], data[n, valid[n], unit])
             np.testing.assert_allclose(result[n, :, unit], expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("said", [1.5, "", None])
+def test_the_repetition_time_is_the_files_or_the_median_between_volumes(said):
+    times = np.array([1.0, 3.0, 5.0, 9.0])
+    series = RoiSeries({"a": np.zeros((4, 1))}, {"a": ["x"]}, times, np.ones(4, bool), {"tr": said})
+    assert series.repetition_time == (said or 2.0)
