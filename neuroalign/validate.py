@@ -20,7 +20,7 @@ from neuroalign.bids.filters import listed, select_shown
 from neuroalign.bids.index import Index, build_index
 from neuroalign.config import Config
 from neuroalign.errors import Problems, UserError, nearest
-from neuroalign.io import open_hdf5
+from neuroalign.io import not_here, open_hdf5
 
 if TYPE_CHECKING:
     from neuroalign.fmri.timing import Clock
@@ -198,7 +198,7 @@ def _series(config: Config, index: Index, deep: bool) -> Iterator[str]:
     seen: set[tuple] = set()
     for run in index.runs.to_dict("records"):
         file = run["timeseries"]
-        if not file or not Path(file).exists():
+        if not file or not Path(file).exists() or not_here(file):
             continue
         try:
             table = read_table(file, parse_entities(run["run_id"]), fmri.atlas.name, glance=_GLANCE)
