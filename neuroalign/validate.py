@@ -5,6 +5,7 @@ The checks of single files are those of the stages that read them; this module k
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,7 @@ from neuroalign.bids.filters import listed, select_shown
 from neuroalign.bids.index import Index, build_index
 from neuroalign.config import Config
 from neuroalign.errors import MOST_SENTENCES, Problems, UserError, nearest
-from neuroalign.io import open_hdf5
+from neuroalign.io import not_here, open_hdf5
 
 if TYPE_CHECKING:
     from neuroalign.fmri.timing import Clock
@@ -196,10 +197,11 @@ def _series(config: Config, index: Index, deep: bool) -> Iterator[str]:
     from neuroalign.fmri.timeseries import extract_timeseries, on_the_clock, regions
 
     fmri, bids_dir = config.fmri, config.dataset.bids_dir
+    latest = _latest(index)
     seen: set[tuple] = set()
     for run in index.runs.to_dict("records"):
         file = run["timeseries"]
-        if not file or not Path(file).exists():
+        if not file or not Path(file).exists() or not_here(file):
             continue
         try:
             table = read_table(file, parse_entities(run["run_id"]), fmri.atlas.name, glance=_GLANCE)
@@ -217,7 +219,7 @@ def _series(config: Config, index: Index, deep: bool) -> Iterator[str]:
         except UserError as error:
             yield str(error)
             continue
-        yield from _beyond_the_end(run, clock, index)
+        yield from _beyond_the_end(run, clock, latest)
 
 
 @contextmanager
@@ -236,6 +238,7 @@ def _timing(config: Config, index: Index) -> Iterator[str]:
 
     from neuroalign.fmri.timing import image_clock
 
+    latest = _latest(index)
     seen: set[frozenset[str]] = set()
     for run in index.runs.to_dict("records"):
         try:
@@ -252,7 +255,7 @@ def _timing(config: Config, index: Index) -> Iterator[str]:
         except UserError as error:
             yield str(error)
             continue
-        yield from _beyond_the_end(run, clock, index)
+        yield from _beyond_the_end(run, clock, latest)
 
 
 def _check_confounds(config: Config, run: dict[str, Any], volumes: int, seen: set[frozenset[str]]) -> None:
@@ -277,13 +280,17 @@ def _check_confounds(config: Config, run: dict[str, Any], volumes: int, seen: se
         load_run_confounds(run["bold"], path, config.fmri.clean, volumes, timing=config.fmri.timing)
 
 
-def _beyond_the_end(run: dict[str, Any], clock: Clock, index: Index) -> Iterator[str]:
+def _latest(index: Index) -> dict[str, float]:
+    """When the last presentation of each run begins, seconds."""
+    return index.presentations.groupby("run_id")["onset"].max().to_dict()
+
+
+def _beyond_the_end(run: dict[str, Any], clock: Clock, latest: dict[str, float]) -> Iterator[str]:
     """A presentation that begins after the last volume: the events are of another run or in another unit."""
-    onsets = index.presentations.loc[index.presentations["run_id"] == run["run_id"], "onset"]
-    end = clock.times[-1] + clock.tr / 2
-    if len(onsets) and onsets.max() >= end:
+    onset, end = latest.get(run["run_id"], -math.inf), clock.times[-1] + clock.tr / 2
+    if onset >= end:
         yield (
-            f"{run['events'] or 'dataset.presentations'}: a stimulus begins at {onsets.max():g} s, but "
+            f"{run['events'] or 'dataset.presentations'}: a stimulus begins at {onset:g} s, but "
             f"{run['timeseries'] or run['run_id']} ends at {end:g} s ({len(clock.times)} volumes of {clock.tr:g} s); "
             "onsets are seconds from the first volume of the raw run (fmri.timing)."
         )

@@ -183,9 +183,10 @@ class _Maker:
         self, main: Path, raw_bold: Path, entities: Mapping[str, str]
     ) -> tuple[float, list[str]]:
         """As the clock of the run has it (`bids.repetition`); NaN with a problem."""
+        hdf5, here = main.suffix == ".h5", main.exists() and not not_here(main)
         try:
             metadata = sidecar(main, self.derived)
-            if main.suffix == ".h5" and main.exists():
+            if hdf5 and here:
                 metadata = metadata | hdf5_metadata(main, entities)
             before = {} if self.derived is self.raw else sidecar(raw_bold, self.raw)
             # A header is read only where it is needed: disagreements are for the jobs to report.
@@ -193,7 +194,8 @@ class _Maker:
             header_tr = None if any(told) else path_timing(main)[1]
             return agreed_tr(metadata, before, header_tr, str(main)), []
         except UserError as error:
-            return math.nan, [str(error)]
+            # That content is missing is said of the file itself; it may well tell.
+            return math.nan, [] if hdf5 and not here else [str(error)]
 
     def _events(self, path: str) -> dict[str, Any]:
         if path not in self._shown:

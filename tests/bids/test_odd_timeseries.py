@@ -166,6 +166,11 @@ def pointer(tree):
     return tree.series(RUN).file(f"{FUNC}/{RUN}_timeseries.tsv", "/annex/objects/MD5E-s1--0.tsv\n")
 
 
+def pointer_to_hdf5(tree):
+    tree.series(RUN, ".h5", meta={})
+    return tree.file(f"{FUNC}/{RUN}_timeseries.h5", "/annex/objects/MD5E-s1--0.h5\n")
+
+
 def no_repetition_time(tree):
     return tree.series(RUN, meta={})
 
@@ -185,6 +190,7 @@ def subject_without_raw(tree):
 PROBLEMS = [
     (dangling, r"_timeseries.tsv is a link to content that is not here; fetch it .*`datalad get "),
     (pointer, r"_timeseries.tsv is a pointer to content that is not here"),
+    (pointer_to_hdf5, r"_timeseries.h5 is a pointer to content that is not here"),
     (no_repetition_time, r"_timeseries.tsv has no RepetitionTime; add the seconds"),
     (two_strategies, r"are the time series of one run: keep one of them, or choose with dataset.filters"),
     (table_and_hdf5, r"_timeseries.h5 and .*_timeseries.tsv are the time series of one run"),
