@@ -112,7 +112,8 @@ def load_run_confounds(
         with warnings.catch_warnings(), named_as_nilearn_expects(path) as named:
             warnings.simplefilter("ignore")
             columns, sample_mask = load_confounds(named, demean=True, **options)
-    except (ValueError, KeyError) as error:  # nilearn: no such column at all, or one of two
+    except (ValueError, KeyError) as error:
+        # Where only some of the columns that it asks for are there, nilearn fails with a KeyError of pandas.
         raise UserError(
             f"{path} does not serve fmri.clean.strategy '{config.strategy}' ({' '.join(str(error).split())}); choose "
             "another strategy."
