@@ -25,6 +25,7 @@ from neuroalign.fmri.preprocess.anatomy import from_zero, template_name
 from neuroalign.fmri.preprocess.native import preprocess_anatomy, preprocess_run
 from neuroalign.fmri.preprocess.realign import rigid_matrix
 from neuroalign.fmri.preprocess.register import failures_name
+from neuroalign.fmri.preprocess.resample import Displacement
 
 SPACE = "MNI152NLin2009cAsym"
 
@@ -119,6 +120,23 @@ def test_a_background_below_zero_becomes_zero(scale, offset):
     cropped = head[9:31, 9:31, 1:25] + np.float32(offset)
     cropped[:3, :3, :3] = offset
     assert np.median(from_zero(cropped)[3:]) == pytest.approx(100, abs=60)
+
+
+def test_a_run_of_few_volumes_that_show_the_head_is_refused(moved, save, tmp_path):
+    still = moved(np.eye(4))
+    rng = np.random.default_rng(0)
+    data = still[..., None] + rng.normal(scale=10, size=(*still.shape, 16)).astype(np.float32)
+    data[..., 9:] = 0.0
+    cube = np.ones((3, 3, 3), np.float32)
+    anatomy = {key: save(f"{key}.nii.gz", cube) for key in ("t1w", "mask", "dseg")}
+    anatomy["to_template"] = tmp_path / "xfm.nii.gz"
+    Displacement(np.zeros((3, 3, 3, 3), np.float32), np.eye(4)).write(anatomy["to_template"], code=4)
+    bold = save("sub-1/func/sub-1_task-a_bold.nii.gz", data, tr=2.0)
+    with pytest.raises(UserError, match="only 9 of 16 volumes show the head"):
+        preprocess_run(
+            bold, anatomy, tmp_path / "der", "sub-1_task-a", metadata={}, config=Preprocess(), space=SPACE
+        )
+    assert not (tmp_path / "der").exists()
 
 
 def test_a_failure_of_ants_names_the_image():
