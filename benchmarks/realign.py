@@ -166,7 +166,9 @@ def main() -> None:
     )
     for name, (shape, voxel_mm) in [list(GRIDS.items())[i] for i in options.grids]:
         for scenario in options.scenarios:
-            data, affine, true, outliers = make_run(head, shape, voxel_mm, options.volumes, scenario, options.seed)
+            data, affine, true, outliers = make_run(
+                head, shape, voxel_mm, options.volumes, scenario, options.seed
+            )
             began = time.process_time()
             mask = bold_mask(np.median(data, axis=-1), affine, scenario)
             found = realign(data, affine, mask)

@@ -222,7 +222,7 @@ def _report_uncovered(
 
 def _report_lost(lost: np.ndarray, name: str) -> None:
     logger.warning(
-        "%s: %d of %d volumes are blank or one value all over the brain and are censored (%s, from 0); see whether the "
+        "%s: %d of %d volumes are blank all over the brain and are censored (%s, from 0); see whether the "
         "image was damaged when it was made or copied.",
         name,
         lost.sum(),

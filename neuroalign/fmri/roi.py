@@ -90,13 +90,13 @@ class Columns:
 
 
 class Lost:
-    """Which volumes hold no image: one value (0 stands for what is not finite) all over the brain.
+    """Which volumes hold no image: 0 (which stands for what is not finite, too) all over the brain.
 
     Parameters
     ----------
     volumes : int
     columns : int array of shape (n,) or slice
-        The brain among the voxels of a block; a single voxel can be lost only by being 0.
+        The brain among the voxels of a block.
 
     Attributes
     ----------
@@ -110,19 +110,18 @@ class Lost:
 
     def add(self, first: int, values: np.ndarray) -> None:
         """See `Sink`."""
-        self.flags[first : first + len(values)] = flat_volumes(values, self._columns)
+        self.flags[first : first + len(values)] = blank_volumes(values, self._columns)
 
 
-def flat_volumes(values: np.ndarray, columns: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Which rows of a block hold one value in all of `columns`, bool array of shape (volumes of the block,)."""
+def blank_volumes(values: np.ndarray, columns: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Which rows of a block are 0 in all of `columns`, bool array of shape (volumes of the block,)."""
     chosen = np.arange(values.shape[1])[columns]
     # A few voxels tell nearly every volume that holds an image; only the others are looked at whole.
     few = values[:, chosen[:: max(1, len(chosen) // _GLANCE)]]
-    flat = (few == few[:, :1]).all(axis=1)
-    for volume in np.flatnonzero(flat):
-        row = values[volume, columns]
-        flat[volume] = (row == (row[0] if len(row) > 1 else 0)).all()
-    return flat
+    blank = ~few.any(axis=1)
+    for volume in np.flatnonzero(blank):
+        blank[volume] = not values[volume, columns].any()
+    return blank
 
 
 class TemporalSnr:
@@ -202,7 +201,7 @@ class Varying:
         """See `Sink`."""
         if not self.varies.size:
             self.varies = np.zeros(values.shape[1], bool)
-        values = values[~flat_volumes(values)]
+        values = values[~blank_volumes(values)]
         if not len(values):
             return
         if self._first is None:
