@@ -40,6 +40,6 @@ rule run_quality:
     params:
         files=lambda wildcards: PLAN.page_files(wildcards.run_id),
         shown=lambda wildcards: PLAN.shown(wildcards.run_id),
-        fmri=PLAN.section("fmri", but=("preprocess",)),
+        fmri=PLAN.section("fmri", but=("preprocess", "selection")),
     script:
         "../scripts/run_quality.py"
