@@ -5,7 +5,9 @@ On the output folder of a finished demo (`make demo`, or `snakemake --until pair
     python benchmarks/lag_sweep.py results
 
 Pairs are cut anew, with `hrf.shift_s: sweep`, for the split of the demo and for cross-validation over its films, and the chosen
-lag of every level and fold is set beside the true time to peak (`truth/delays.tsv`).
+lag of every level and fold is set beside the true time to peak (`truth/delays.tsv`). With ``--features seen`` the films are
+described by what the simulated brain sees in them instead of by motion energy, so that every level can be predicted, also the
+high one, which answers to the content of scenes.
 """
 
 from __future__ import annotations
@@ -29,6 +31,30 @@ SPLITS = {
     "4 folds by stimulus": Split(by="stimulus", folds=4),
     "2 folds by stimulus": Split(by="stimulus", folds=2),
 }
+
+
+def seen_features(results: Path, films: list[str], config: Path, folder: Path) -> dict[str, Path]:
+    """Write what the simulated brain sees in each film as feature files, one window a second."""
+    from neuroalign.config import load_config
+    from neuroalign.simulate.features import FEATURE_HZ, film_features
+    from neuroalign.simulate.scenes import write_script
+    from neuroalign.video.shards import Embedding, write_embedding
+
+    simulate, per_window = load_config(config).dataset.simulate, round(FEATURE_HZ)
+    paths = {}
+    for film in films:
+        script = write_script(simulate, film)
+        video = next((results / "demo" / "bids" / "stimuli").glob(f"{film}.*"))
+        found = film_features(video, script, script[-1].end_s)
+        count = len(found["high"]) // per_window
+        levels = {
+            level: data[: count * per_window].reshape(count, per_window, -1).mean(axis=1).astype(np.float32)
+            for level, data in found.items()
+        }
+        paths[film] = folder / f"{film}.h5"
+        about = {"backbone": "seen", "revision": "", "window_s": 1.0, "stride_s": 1.0, "hrf_convolved": False}
+        write_embedding(paths[film], Embedding(levels, np.arange(count) + 0.5, attributes=about))
+    return paths
 
 
 def draw(curves: pd.DataFrame, true: dict[str, float], path: Path) -> None:
@@ -59,14 +85,23 @@ def main() -> None:
     parser.add_argument(
         "--figure", type=Path, help="also draw the curves of the cross-validation into this image"
     )
+    parser.add_argument("--features", choices=("motion_energy", "seen"), default="motion_energy")
+    parser.add_argument("--config", type=Path, default=Path("config/demo.yaml"), help="what made the demo")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(given, Path(scratch))
+
+
+def measure(given: argparse.Namespace, scratch: Path) -> None:
+    """Sweep with every split and print what is found."""
     text = ("run_id", "subject", "session", "task", "run", "stimulus")
     shown = read_tsv(given.results / "index" / "presentations.tsv", text=text)
     series = {run: given.results / "roi" / f"{run}_timeseries.h5" for run in shown["run_id"].unique()}
-    films = {
-        name: given.results / "embeddings" / "motion_energy" / f"{name}.h5"
-        for name in shown["stimulus"].unique()
-    }
+    names = [str(name) for name in shown["stimulus"].unique()]
+    if given.features == "seen":
+        films = seen_features(given.results, names, given.config, scratch)
+    else:
+        films = {name: given.results / "embeddings" / "motion_energy" / f"{name}.h5" for name in names}
     truth = pd.read_csv(given.results / "demo" / "truth" / "delays.tsv", sep="\t").groupby("level")["delay_s"]
     true = truth.mean().to_dict()
     for name, split in SPLITS.items():

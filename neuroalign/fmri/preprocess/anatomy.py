@@ -42,7 +42,7 @@ from neuroalign.io import write_json, write_tsv
 logger = logging.getLogger(__name__)
 
 _COARSE_MM = 4.0
-_ROUGH, _FULL = (40, 20, 0), (30, 20, 5)  # SyN iterations, coarse to fine
+_ROUGH, _FULL = (40, 20, 0), (30, 20, 3)  # SyN iterations, coarse to fine
 _FINE_VOXEL_MM = 1.25  # T1w images at least this fine are registered at 2 mm, coarser ones at 3 mm
 # Below this share of the brain's median lie CSF, skull and the soft tissue of the skull base, above it grey matter; measured on
 # Colin27: 0.35 left 17 % more than its published brain, 0.55 leaves 8 %, and cuts under 1 % (docs/performance.md).
