@@ -32,7 +32,8 @@ class Video(Section):
         "(docs/backbones.md). Fetched by a step of its own, never in a job that computes.",
     )
     revision: str | None = Field(
-        None, description="Revision of hub weights (commit, tag or branch); null: the main branch as first fetched."
+        None,
+        description="Revision of hub weights (commit, tag or branch); null: the main branch as first fetched.",
     )
     precomputed_dir: UserPath | None = Field(
         None, description="Folder of `<stimulus>.h5` feature files, for `backbone: precomputed`."

@@ -38,7 +38,20 @@ TOKENIZER_FILES = (
 )
 BACKBONE_FILES = (*CONFIG_FILES, *TENSOR_FILES)
 # Whatever the patterns say: files that run code when they are loaded are never taken.
-_NEVER = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".msgpack", ".h5", ".npy", ".npz", ".joblib")
+_NEVER = (
+    ".bin",
+    ".pt",
+    ".pth",
+    ".pkl",
+    ".pickle",
+    ".ckpt",
+    ".py",
+    ".msgpack",
+    ".h5",
+    ".npy",
+    ".npz",
+    ".joblib",
+)
 # What was fetched, kept beside the files: the workflow removes its output, the record, before a step runs again.
 _FETCHED = ".fetched.json"
 _PARTIAL = ".partial"
@@ -129,7 +142,9 @@ def folder_problems(request: Request) -> Iterator[str]:
         return
     names = needed(_names(folder), request.patterns)
     # A video model's own file of preprocessing stands in for the one of images.
-    preprocessing = [n for n in names if n in CONFIG_FILES[1:]] if CONFIG_FILES[1] in request.patterns else [""]
+    preprocessing = (
+        [n for n in names if n in CONFIG_FILES[1:]] if CONFIG_FILES[1] in request.patterns else [""]
+    )
     for what, found in (
         ("config.json", "config.json" in names),
         ("preprocessor_config.json", preprocessing),
@@ -170,7 +185,9 @@ def _matcher(name: str):
 
 def _names(folder: Path) -> list[str]:
     """Files of a folder and of the folders in it, relative to it; what is hidden is left out."""
-    found = [p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("*/*")) if not p.is_dir()]
+    found = [
+        p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("*/*")) if not p.is_dir()
+    ]
     return [name for name in found if not name.startswith(".") and "/." not in name]
 
 
@@ -197,8 +214,9 @@ def fetch_weights(request: Request, folder: str | os.PathLike) -> dict[str, Any]
     Notes
     -----
     What was fetched once stays as long as `weights`, `revision` and the needed files are the same, even if the hub's
-    branch moves on: results do not change behind one's back. Delete the folder to fetch anew. An interrupted download
-    goes on where it stopped; files get their final names when all of them are here and have the right checksums.
+    branch moves on: results do not change behind one's back. Delete the folder to fetch anew. A line that drops is taken
+    up again within the file; a download that was killed goes on with the file that it was in. Files get their final
+    names when all of them are here and have the right checksums.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -242,7 +260,11 @@ def _kept(request: Request, folder: Path) -> dict[str, Any] | None:
         return None
     for name, expected in record["files"].items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != expected["size"] or sha256(path) != expected["sha256"]:
+        if (
+            not path.is_file()
+            or path.stat().st_size != expected["size"]
+            or sha256(path) != expected["sha256"]
+        ):
             logger.warning("%s is not as it was fetched; it is fetched again", path)
             return None
     logger.info("weights %s at %s are here already", request.weights, record["commit"])
@@ -279,14 +301,18 @@ def _check_listing(request: Request, names: list[str], remote: dict) -> None:
     """Refuse a repository without what is needed before anything is fetched."""
     at = f" at revision {request.revision}" if request.revision else ""
     if not any(name.endswith(".safetensors") for name in names):
-        others = sorted(n for n in remote if n.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) and "/" not in n)
+        others = sorted(
+            n for n in remote if n.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) and "/" not in n
+        )
         has = f" (it has {', '.join(others[:3])}, which may run code when loaded)" if others else ""
         raise UserError(
             f"{request.weights}{at} has no model.safetensors{has}; set {request.key} to weights in that format, or the "
             "revision to one that has them (the hub converts many: its tab 'Community' names them, as refs/pr/<n>)."
         )
     if "config.json" not in names:
-        raise UserError(f"{request.weights}{at} has no config.json; set {request.key} to a transformers model.")
+        raise UserError(
+            f"{request.weights}{at} has no config.json; set {request.key} to a transformers model."
+        )
 
 
 def _check_space(request: Request, folder: Path, size: int) -> None:
@@ -324,11 +350,6 @@ def _sentences(request: Request, folder: Path) -> Iterator[None]:
             f"{what} are gated: accept their terms on the hub with your account, then log in here (`hf auth login`, or "
             "HF_TOKEN) and fetch them again."
         ) from error
-    except hub.RepositoryNotFoundError as error:
-        raise UserError(
-            f"{what} are not on the hub, or private: correct the id, log in (`hf auth login`, or HF_TOKEN), or name a "
-            "local folder."
-        ) from error
     except hub.RevisionNotFoundError as error:
         revision_key = request.key.removesuffix("weights") + "revision"
         raise UserError(
@@ -341,10 +362,22 @@ def _sentences(request: Request, folder: Path) -> Iterator[None]:
         ) from error
     except hub.HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", "an error")
+        # Strangers are told the same of what is private as of what is not there.
+        if isinstance(error, hub.RepositoryNotFoundError) or status in (401, 403):
+            raise UserError(
+                f"{what} are not on the hub, or private: correct the id, log in (`hf auth login`, or HF_TOKEN), or "
+                "name a local folder."
+            ) from error
         raise UserError(
             f"{what} could not be fetched: the hub answered with {status}; try again later, or name a local folder."
         ) from error
-    except (hub.OfflineModeIsEnabled, hub.LocalEntryNotFoundError, hub.HTTPError, ConnectionError, TimeoutError) as e:
+    except (
+        hub.OfflineModeIsEnabled,
+        hub.LocalEntryNotFoundError,
+        hub.HTTPError,
+        ConnectionError,
+        TimeoutError,
+    ) as e:
         offline = " (HF_HUB_OFFLINE is set)" if isinstance(e, hub.OfflineModeIsEnabled) else ""
         raise UserError(
             f"{what} could not be fetched: this machine does not reach the hub{offline}; run `neuroalign weights "
@@ -354,8 +387,8 @@ def _sentences(request: Request, folder: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"the disk of {folder} is full: {what} did not fit; make room and fetch them again: the download goes on "
-            "where it stopped."
+            f"the disk of {folder} is full: {what} did not fit; make room and fetch them again: files that are here "
+            "already are kept."
         ) from error
 
 

@@ -72,7 +72,9 @@ def open_weights(path: str | os.PathLike) -> Weights:
         # A folder that no `weights` step has seen: named by its content.
         names = sorted(p.name for p in path.iterdir() if p.suffix in (".json", ".safetensors"))
         if not names:
-            raise UserError(f"{path} holds no weights; save a model there, or fetch it with `neuroalign weights`.")
+            raise UserError(
+                f"{path} holds no weights; save a model there, or fetch it with `neuroalign weights`."
+            )
         return Weights(path, str(path), f"{path}@{content_digest(describe_files(path, names))}")
     content = read_json(record)
     try:
@@ -80,7 +82,9 @@ def open_weights(path: str | os.PathLike) -> Weights:
         files, name = content["files"], content["weights"]
         mark = content["commit"] or content_digest(files)
     except (KeyError, TypeError) as error:
-        raise UserError(f"{record} is no record of weights; remove it and fetch the weights again.") from error
+        raise UserError(
+            f"{record} is no record of weights; remove it and fetch the weights again."
+        ) from error
     for file, expected in files.items():
         require(folder / file)
         size = (folder / file).stat().st_size
