@@ -20,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def embed(
-    mezzanine: str | os.PathLike, destination: str | os.PathLike, config: Video, *, threads: int = 1
+    mezzanine: str | os.PathLike,
+    destination: str | os.PathLike,
+    config: Video,
+    *,
+    threads: int = 1,
+    weights: str | os.PathLike | None = None,
 ) -> Embedding:
     """Compute the features of a film with the configured backbone and write them.
 
@@ -33,6 +38,8 @@ def embed(
     config : Video
     threads : int
         Threads that decode.
+    weights : path, optional
+        Record or folder of the backbone's weights (see `backbones.load_backbone`).
 
     Returns
     -------
@@ -45,7 +52,7 @@ def embed(
         If the film cannot be decoded, or the backbone's weights are missing.
     """
     source = film(mezzanine)
-    backbone = load_backbone(config, source.fps)
+    backbone = load_backbone(config, source.fps, weights)
     embedding = embed_film(mezzanine, backbone, config, threads=threads)
     write_embedding(
         destination,

@@ -1,0 +1,552 @@
+"""Every neural architecture, on small random weights saved as the hub has them, against the library's own classes."""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from neuroalign.config.video import Video
+from neuroalign.errors import UserError
+from neuroalign.video.backbones import Backbone, load_backbone
+from neuroalign.video.backbones._clips import Sampling, clips
+from neuroalign.video.backbones._levels import layer_numbers
+from neuroalign.video.backbones._pretrained import choose_device, storable
+from neuroalign.video.decode import iterate_frames
+from neuroalign.video.embed import embed
+from neuroalign.video.windows import window_grid
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+WIDTH, DEPTH = 24, 5
+VIT = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": 4,
+    # Features that differ from layer to layer and from picture to picture.
+    "initializer_range": 0.3,
+}
+
+
+def _resnet():
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1])
+    # As published: with the classifier on top.
+    return hf.ResNetForImageClassification(config), {
+        "feature_extractor_type": "ConvNextFeatureExtractor",
+        "crop_pct": 0.875,
+        "size": 56,
+    }
+
+
+def _clip():
+    text = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "vocab_size": 20,
+    }
+    vision = {**VIT, "intermediate_size": 48, "image_size": 32, "patch_size": 8, "projection_dim": 12}
+    config = hf.CLIPConfig(
+        text_config={**text, "projection_dim": 12}, vision_config=vision, projection_dim=12
+    )
+    # As published: text and vision together.
+    return hf.CLIPModel(config), {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+    }
+
+
+def _dinov2():
+    # Positions of larger pictures than it is given, as published (518 and 224).
+    config = hf.Dinov2Config(**VIT, mlp_ratio=2, image_size=70, patch_size=14)
+    return hf.Dinov2Model(config), {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": 48},
+        "crop_size": {"height": 42, "width": 42},
+        "do_center_crop": True,
+    }
+
+
+def _videomae():
+    config = hf.VideoMAEConfig(
+        **VIT,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=16,
+        num_frames=16,
+        tubelet_size=2,
+        decoder_num_hidden_layers=1,
+        decoder_hidden_size=16,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=16,
+    )
+    # As published: with the decoder of pre-training.
+    return hf.VideoMAEForPreTraining(config), {
+        "feature_extractor_type": "VideoMAEFeatureExtractor",
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+    }
+
+
+def _vjepa2():
+    config = hf.VJEPA2Config(
+        **VIT,
+        mlp_ratio=2,
+        crop_size=32,
+        patch_size=16,
+        frames_per_clip=8,
+        tubelet_size=2,
+        pred_hidden_size=12,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=1,
+        pred_mlp_ratio=2,
+    )
+    return hf.VJEPA2Model(config), {
+        "video_processor_type": "VJEPA2VideoProcessor",
+        "size": {"shortest_edge": 292},
+        "crop_size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+    }
+
+
+MAKERS = {"resnet101": _resnet, "clip": _clip, "dinov2": _dinov2, "videomae": _videomae, "vjepa2": _vjepa2}
+VIDEO_MODELS = ("videomae", "vjepa2")
+# Shorter side and crop of the files above.
+PICTURES = {
+    "resnet101": (64, 56),
+    "clip": (32, 32),
+    "dinov2": (48, 42),
+    "videomae": (32, 32),
+    "vjepa2": (36, 32),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Models so small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder per backbone, with a small random model and its preprocessing."""
+    folders = {}
+    for name, make in MAKERS.items():
+        torch.manual_seed(0)
+        model, processor = make()
+        folders[name] = tmp_path_factory.mktemp(name)
+        model.eval().save_pretrained(folders[name])
+        kind = "video_preprocessor_config.json" if name == "vjepa2" else "preprocessor_config.json"
+        (folders[name] / kind).write_text(json.dumps({**processor, **IMAGENET, "do_normalize": True}))
+    return folders
+
+
+def config_(weights, name, **more) -> Video:
+    return Video(**{"backbone": name, "weights": str(weights[name]), "device": "cpu", "fps": 8, **more})
+
+
+def pixels_(name: str, mezzanine) -> torch.Tensor:
+    """All frames of the film (320 x 240 before it was normalised to 298 x 224), cropped and normalised by hand."""
+    size, crop = PICTURES[name]
+    width, height = 298, 224
+    frames = np.concatenate([f for _, f in iterate_frames(mezzanine, (int(size * width / height), size))])
+    top, left = (frames.shape[1] - crop) // 2, (frames.shape[2] - crop) // 2
+    cut = frames[:, top : top + crop, left : left + crop] / 255.0
+    normal = (cut - IMAGENET["image_mean"]) / IMAGENET["image_std"]
+    return torch.tensor(normal, dtype=torch.float32).permute(0, 3, 1, 2)
+
+
+def naive_frames(name: str, folder, pixels: torch.Tensor) -> dict[str, np.ndarray]:
+    """Levels of every frame, one at a time, from the library's own hidden states."""
+    rows: dict[str, list] = {}
+    kinds = {
+        "resnet101": hf.ResNetForImageClassification,
+        "clip": hf.CLIPModel,
+        "dinov2": hf.Dinov2Model,
+    }
+    model = kinds[name].from_pretrained(folder, dtype=torch.float32).eval()
+    for picture in pixels:
+        one = picture[None]
+        if name == "resnet101":
+            states = model(one, output_hidden_states=True).hidden_states
+            found = {f"stage{i}": states[i].mean(dim=(2, 3)) for i in range(1, 5)}
+        elif name == "clip":
+            states = model.vision_model(one, output_hidden_states=True).hidden_states
+            found = {f"layer{n}": states[n][:, 0] for n in (2, 3, 4, 5)}
+            out = model.get_image_features(pixel_values=one)
+            found["embedding"] = out if isinstance(out, torch.Tensor) else out.pooler_output
+        else:
+            states = model(one, output_hidden_states=True).hidden_states
+            found = {f"layer{n}": states[n][:, 1:].mean(dim=1) for n in (2, 3, 4, 5)}
+        for level, row in found.items():
+            rows.setdefault(level, []).append(row[0].numpy())
+    return {level: np.stack(values) for level, values in rows.items()}
+
+
+def naive_clips(
+    name: str, folder, pixels: torch.Tensor, centres, rate, count, inside
+) -> dict[str, np.ndarray]:
+    """Levels of the clip around each instant, one at a time, from the library's own hidden states."""
+    kind = hf.VideoMAEForPreTraining if name == "videomae" else hf.VJEPA2Model
+    model = kind.from_pretrained(folder, dtype=torch.float32).eval()
+    rows: dict[str, list] = {}
+    for centre in centres:
+        # The frame that is shown at each instant; before and after the film its first and last stand still.
+        instants = [centre + (j - (count - 1) / 2) / rate for j in range(count)]
+        numbers = [min(max(math.floor(t * 8 + 1e-6), 0), len(pixels) - 1) for t in instants]
+        clip = pixels[numbers][None]
+        if name == "videomae":
+            states = model.videomae(clip, output_hidden_states=True).hidden_states
+        else:
+            states = model(clip, output_hidden_states=True, skip_predictor=True).hidden_states
+        for n in (2, 3, 4, 5):
+            tokens = states[n][0].reshape(count // 2, -1, WIDTH)
+            rows.setdefault(f"layer{n}", []).append(tokens[inside].mean(dim=(0, 1)).numpy())
+    return {level: np.stack(values) for level, values in rows.items()}
+
+
+@pytest.mark.parametrize("name", ["resnet101", "clip", "dinov2"])
+@torch.no_grad()
+def test_models_of_pictures_equal_the_hidden_states_of_the_library(name, weights, mezzanine, tmp_path):
+    found = embed(
+        mezzanine, tmp_path / "e.h5", config_(weights, name, batch_size=7, window_s=1, stride_s=0.5)
+    )
+    frames = naive_frames(name, weights[name], pixels_(name, mezzanine))
+    assert list(found.levels) == list(frames)
+    for level, rows in frames.items():
+        expected = np.stack([rows[4 * k : 4 * k + 8].mean(axis=0) for k in range(12)])
+        assert found.levels[level].shape == expected.shape
+        # Half precision, for what is stored so; else single, in another order of summation.
+        tolerance = 2e-3 if found.levels[level].dtype == np.float16 else 2e-5
+        np.testing.assert_allclose(
+            found.levels[level],
+            expected,
+            rtol=tolerance,
+            atol=tolerance * np.abs(expected).max(),
+            err_msg=level,
+        )
+        assert np.std(expected, axis=0).max() > 10 * tolerance * np.abs(expected).max(), (
+            "nothing to tell apart"
+        )
+
+
+# Clips of VideoMAE are 16 frames of 7.5 a second: of a window of one second, the four middle groups of two frames are
+# inside. V-JEPA 2: 8 frames of 4 a second, the two middle of four groups.
+@pytest.mark.parametrize(
+    ("name", "keys", "rate", "count", "inside"),
+    [
+        ("videomae", {}, 7.5, 16, [2, 3, 4, 5]),
+        ("videomae", {"clip_tokens": "all"}, 7.5, 16, list(range(8))),
+        ("videomae", {"clip_fps": 4}, 4, 16, [3, 4]),
+        ("vjepa2", {}, 4, 8, [1, 2]),
+        ("vjepa2", {"clip_tokens": "all"}, 4, 8, [0, 1, 2, 3]),
+        ("vjepa2", {"clip_frames": 4, "clip_fps": 8}, 8, 4, [0, 1]),
+        ("vjepa2", {"clip_frames": 16}, 4, 16, [3, 4]),
+    ],
+)
+@torch.no_grad()
+def test_models_of_clips_equal_the_hidden_states_of_the_library(
+    name, keys, rate, count, inside, weights, mezzanine, tmp_path
+):
+    found = embed(mezzanine, tmp_path / "e.h5", config_(weights, name, batch_size=40, stride_s=0.75, **keys))
+    centres = np.arange(0.5, 6.01, 0.75)
+    np.testing.assert_allclose(found.times, centres)
+    expected = naive_clips(name, weights[name], pixels_(name, mezzanine), centres, rate, count, inside)
+    if keys == {"clip_frames": 4, "clip_fps": 8}:
+        # Half a second: a window of one second holds two such clips.
+        halves = [
+            naive_clips(name, weights[name], pixels_(name, mezzanine), centres + s, rate, count, inside)
+            for s in (-0.25, 0.25)
+        ]
+        expected = {level: (halves[0][level] + halves[1][level]) / 2 for level in expected}
+    for level, rows in expected.items():
+        assert found.levels[level].dtype == np.float32
+        np.testing.assert_allclose(
+            found.levels[level], rows, rtol=2e-5, atol=2e-5 * np.abs(rows).max(), err_msg=level
+        )
+        assert np.std(rows, axis=0).max() > 1e-3 * np.abs(rows).max(), "nothing to tell apart"
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_one_by_one_in_batches_and_in_parts_is_the_same(name, weights, mezzanine):
+    """Whatever is batched, and wherever a killed job goes on: the same numbers, to single precision."""
+    grid = window_grid(48, 8.0, 1.0, 0.75)
+    results = []
+    for batch_size, borders in ((1, (0, 8)), (64, (0, 8)), (16, (0, 3, 4, 8))):
+        backbone = load_backbone(config_(weights, name, batch_size=batch_size, stride_s=0.75), 8.0)
+        assert isinstance(backbone, Backbone)
+        size = backbone.frame_size(298, 224)
+        frames = np.concatenate([f for _, f in iterate_frames(mezzanine, size)])
+        rows = []
+        for first, last in pairwise(borders):
+            part = grid.part(first, last)
+            a, b = part.first_frame(backbone.past), part.end_frame(backbone.future)
+            batches = [(np.arange(i, min(i + 5, b)) / 8, frames[i : min(i + 5, b)]) for i in range(a, b, 5)]
+            blocks = list(backbone.features(batches, part))
+            assert sum(map(len, blocks)) == len(part)
+            rows += blocks
+        results.append(np.concatenate(rows))
+        assert results[-1].shape == (8, sum(backbone.levels.values()))
+    for other in results[1:]:
+        np.testing.assert_allclose(other, results[0], rtol=1e-5, atol=1e-5 * np.abs(results[0]).max())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    frames=st.sampled_from([2, 4, 8, 16, 64]),
+    rate=st.sampled_from([1.0, 4.0, 7.5, 8.0, 30.0]),
+    fps=st.sampled_from([2.0, 8.0, 12.5, 24000 / 1001, 30.0]),
+    window_s=st.sampled_from([0.5, 1.0, 1.3, 4.0, 10.0]),
+    stride_s=st.sampled_from([0.25, 1.0, 2.7]),
+    n_frames=st.integers(1, 400),
+    data=st.data(),
+)
+def test_past_and_future_are_enough_for_any_part(frames, rate, fps, window_s, stride_s, n_frames, data):
+    sampling = Sampling(frames, rate, fps, window_s)
+    grid = window_grid(n_frames, fps, window_s, stride_s)
+    first = data.draw(st.integers(0, len(grid) - 1))
+    part = grid.part(first, data.draw(st.integers(first + 1, len(grid))))
+    index = sampling.index(part)
+    assert len(index) == len(part) * sampling.parts
+    assert (np.diff(index, axis=1) >= 0).all()
+    a, b = part.first_frame(sampling.past), part.end_frame(sampling.past)
+    assert index.min() >= a
+    assert index.max() < b
+    # What is asked for is not much more than what is used.
+    assert sampling.past <= max(0, (frames / rate / 2) * fps + 2)
+    # The stream gives every clip its frames, whatever the batches.
+    film = np.arange(n_frames, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    step = data.draw(st.integers(1, 50))
+    batches = [(None, film[i : min(i + step, b)]) for i in range(a, b, step)]
+    found = list(clips(batches, index, a, lambda f: f))
+    np.testing.assert_array_equal(np.stack(found)[..., 0, 0, 0], film[index, 0, 0, 0])
+
+
+def test_no_more_frames_are_held_than_a_clip_and_a_batch():
+    """An hour of film, of which only the frames around the present are alive."""
+    alive = []
+
+    class Counted(np.ndarray):
+        pass
+
+    def batches():
+        for i in range(0, 3600 * 8, 32):
+            block = np.zeros((32, 1, 1, 3), np.uint8).view(Counted)
+            alive.append(weakref.ref(block))
+            yield np.arange(i, i + 32) / 8, block
+
+    sampling = Sampling(64, 4.0, 8.0, 1.0)
+    grid = window_grid(3600 * 8, 8.0, 1.0, 1.0)
+    most = 0
+    for _ in clips(batches(), sampling.index(grid), 0, lambda f: f):
+        most = max(most, sum(ref() is not None for ref in alive[-40:]))
+    # 16 seconds of 8 frames are 4 batches; one more at each end, and the one in hand.
+    assert most <= 7
+
+
+def test_the_last_frame_stands_still_after_the_film():
+    sampling = Sampling(16, 7.5, 8.0, 1.0)
+    grid = window_grid(8, 8.0, 1.0, 1.0)
+    (index,) = sampling.index(grid)
+    assert index.tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7]
+
+
+def test_windows_longer_than_a_clip_are_covered():
+    sampling = Sampling(16, 8.0, 8.0, 6.0)
+    assert sampling.parts == 3
+    index = sampling.index(window_grid(48, 8.0, 6.0, 6.0))
+    assert np.concatenate(index).tolist() == list(range(48))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "depth", "expected"),
+    [
+        (None, 12, [3, 6, 9, 12]),
+        (None, 24, [6, 12, 18, 24]),
+        (None, 5, [2, 3, 4, 5]),
+        (None, 2, [1, 2]),
+        ([7, 1], 12, [1, 7]),
+    ],
+)
+def test_layers_are_evenly_spaced_or_chosen(chosen, depth, expected):
+    assert layer_numbers(chosen, depth) == expected
+
+
+@pytest.mark.parametrize("name", ["clip", "dinov2", *VIDEO_MODELS])
+def test_chosen_layers_are_those_of_the_whole_model(name, weights, mezzanine, tmp_path):
+    """A model cut after its deepest level gives the same features as a whole one."""
+    usual = embed(mezzanine, tmp_path / "a.h5", config_(weights, name, layers=[2, 5]))
+    early = embed(mezzanine, tmp_path / "b.h5", config_(weights, name, layers=[2, 1]))
+    assert list(early.levels)[:2] == ["layer1", "layer2"]
+    np.testing.assert_array_equal(usual.levels["layer2"], early.levels["layer2"])
+    with pytest.raises(UserError, match="layers 1 to 5"):
+        load_backbone(config_(weights, name, layers=[6]), 8.0)
+
+
+@pytest.mark.parametrize("name", ["clip", "dinov2"])
+@torch.no_grad()
+def test_the_other_pooling(name, weights, mezzanine, tmp_path):
+    other = {"clip": "mean", "dinov2": "cls"}[name]
+    found = embed(
+        mezzanine, tmp_path / "e.h5", config_(weights, name, pooling=other, window_s=0.125, stride_s=1)
+    )
+    pixels = pixels_(name, mezzanine)[::8]
+    if name == "clip":
+        model = hf.CLIPModel.from_pretrained(weights[name], dtype=torch.float32).eval().vision_model
+        expected = model(pixels, output_hidden_states=True).hidden_states[3][:, 1:].mean(dim=1)
+    else:
+        model = hf.Dinov2Model.from_pretrained(weights[name], dtype=torch.float32).eval()
+        expected = model(pixels, output_hidden_states=True).hidden_states[3][:, 0]
+    np.testing.assert_allclose(found.levels["layer3"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_in_half_precision_are_computed_in_single(weights, mezzanine, tmp_path):
+    hf.Dinov2Model.from_pretrained(weights["dinov2"]).half().save_pretrained(tmp_path / "half")
+    (tmp_path / "half/preprocessor_config.json").write_text(
+        (weights["dinov2"] / "preprocessor_config.json").read_text()
+    )
+    backbone = load_backbone(config_({"dinov2": tmp_path / "half"}, "dinov2"), 8.0)
+    assert {p.dtype for p in backbone._model.parameters()} == {torch.float32}
+
+
+def test_other_models_of_the_same_family_load(weights, mezzanine, tmp_path):
+    """CLIP's vision tower alone; VideoMAE fine-tuned to classify; both give what the published kind gives."""
+    tower = hf.CLIPVisionModelWithProjection.from_pretrained(weights["clip"])
+    config = hf.VideoMAEConfig.from_pretrained(weights["videomae"], use_mean_pooling=True)
+    classifier = hf.VideoMAEForVideoClassification(config)
+    classifier.videomae.load_state_dict(
+        hf.VideoMAEModel.from_pretrained(weights["videomae"]).state_dict(), strict=False
+    )
+    for name, model in (("clip", tower), ("videomae", classifier)):
+        folder = tmp_path / name
+        model.save_pretrained(folder)
+        (folder / "preprocessor_config.json").write_text(
+            (weights[name] / "preprocessor_config.json").read_text()
+        )
+        one = embed(mezzanine, tmp_path / "a.h5", config_(weights, name))
+        other = embed(mezzanine, tmp_path / "b.h5", config_({name: folder}, name))
+        for level in one.levels:
+            np.testing.assert_array_equal(one.levels[level], other.levels[level])
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_wrong_with_weights_is_one_sentence(name, weights, tmp_path):
+    def copy(change):
+        folder = tmp_path / change
+        folder.mkdir()
+        for file in weights[name].iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        return folder
+
+    def told(folder, words, **more):
+        with pytest.raises(UserError, match=words) as caught:
+            load_backbone(config_({name: folder}, name, **more), 8.0)
+        assert "\n" not in str(caught.value)
+
+    told(tmp_path / "none", "not on this machine; fetch them with `neuroalign weights")
+    folder = copy("bare")
+    for file in folder.glob("*preprocessor_config.json"):
+        file.unlink()
+    told(folder, r"holds no preprocessor_config\.json")
+    folder = copy("other")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "model_type": "bert"}))
+    told(folder, "are of a bert model")
+    folder = copy("broken")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:500])
+    told(folder, "could not be loaded")
+    folder = copy("part")
+    tensors = load_file(folder / "model.safetensors")
+    lost = next(
+        n for n in tensors if "weight" in n and any(k in n for k in ("layer.1", "layers.1", "stages.1"))
+    )
+    if name == "clip":
+        lost = next(n for n in tensors if n.startswith("vision_model") and "layers.1" in n and "weight" in n)
+    save_file({n: t for n, t in tensors.items() if n != lost}, folder / "model.safetensors", {"format": "pt"})
+    told(folder, "lack 1 tensors")
+    folder = copy("pickled")
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    told(folder, "could not be loaded")
+    if name in ("clip", *VIDEO_MODELS):
+        folder = copy("size")
+        for file in folder.glob("*preprocessor_config.json"):
+            content = json.loads(file.read_text())
+            file.write_text(json.dumps({**content, "size": 64, "crop_size": {"height": 48, "width": 48}}))
+        told(folder, "gives pictures of 48 pixels, and its model sees 32")
+
+
+def test_clips_that_a_model_cannot_take(weights):
+    with pytest.raises(UserError, match="set it to 16 or null"):
+        load_backbone(config_(weights, "videomae", clip_frames=8), 8.0)
+    with pytest.raises(UserError, match="not a multiple of 2"):
+        load_backbone(config_(weights, "vjepa2", clip_frames=5), 8.0)
+
+
+def test_a_film_slower_than_the_clips_is_told(weights, caplog):
+    load_backbone(config_(weights, "videomae", fps=4), 4.0)
+    assert "set video.fps to 8 or more" in caplog.text
+
+
+def test_the_revision_names_the_weights(weights, tmp_path):
+    from neuroalign.video.weights import BACKBONE_FILES, Request, fetch_weights
+
+    config = config_(weights, "dinov2")
+    plain = load_backbone(config, 8.0).revision
+    assert plain.startswith(f"{weights['dinov2']}@sha256:")
+    fetch_weights(Request(config.weights, None, BACKBONE_FILES, "video.weights"), tmp_path)
+    record = json.loads((tmp_path / "weights.json").read_text())
+    # As it would be of the hub.
+    (tmp_path / "weights.json").write_text(json.dumps({**record, "weights": "lab/dino", "commit": "c0ffee"}))
+    other = replace_weights = config.model_copy(update={"weights": "lab/dino"})
+    assert load_backbone(other, 8.0, tmp_path / "weights.json").revision == "lab/dino@c0ffee"
+    assert load_backbone(replace_weights, 8.0, tmp_path).revision == "lab/dino@c0ffee"
+
+
+def test_features_that_their_type_cannot_hold_are_refused():
+    half, single = np.dtype(np.float16), np.dtype(np.float32)
+    good = np.full((2, 3), 6.0e4, np.float32)
+    assert np.isfinite(next(storable([good], half, "resnet101")).astype(half)).all()
+    for value, dtype in ((7e4, half), (-7e4, half), (np.nan, single), (np.inf, single)):
+        with pytest.raises(UserError, match="cannot hold: the weights are damaged"):
+            list(storable([good, np.full((1, 3), value, np.float32)], dtype, "resnet101"))
+    assert next(storable([np.full((1, 1), 1e30, np.float32)], single, "x"))[0, 0] > 9e29
+
+
+def test_large_values_of_a_residual_stream_are_stored_whole(weights, mezzanine, tmp_path):
+    """Single precision: channels beyond half precision's 65504, as trained transformers have large ones, are kept."""
+    folder = tmp_path / "loud"
+    model = hf.Dinov2Model.from_pretrained(weights["dinov2"])
+    with torch.no_grad():
+        model.encoder.layer[1].mlp.fc2.bias[3] += 1e6
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        (weights["dinov2"] / "preprocessor_config.json").read_text()
+    )
+    found = embed(mezzanine, tmp_path / "e.h5", config_({"dinov2": folder}, "dinov2"))
+    assert found.levels["layer2"][:, 3].min() > 1e5
+    assert np.isfinite(found.levels["layer2"]).all()
+
+
+def test_a_gpu_that_is_not_there():
+    if torch.cuda.is_available():
+        assert choose_device("auto").type == "cuda"
+    else:
+        assert choose_device("auto").type == "cpu"
+        with pytest.raises(UserError, match=r"video\.device"):
+            choose_device("cuda")
