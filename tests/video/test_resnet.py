@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from neuroalign.errors import UserError
 from neuroalign.video.backbones import load_backbone
 from neuroalign.video.backbones._pretrained import Preprocessing, choose_device
 from neuroalign.video.decode import iterate_frames
-from neuroalign.video.embed import embed
+from neuroalign.video.embed import embed, embed_with
 from neuroalign.video.shards import read_embedding
 
 # As in the preprocessor_config.json of microsoft/resnet-101.
@@ -69,11 +70,37 @@ def test_embedding_equals_the_hidden_states_of_the_library(weights, mezzanine, t
 
 
 def test_batch_size_does_not_matter(weights, mezzanine, tmp_path):
-    one = embed(mezzanine, tmp_path / "a.h5", _config(weights, batch_size=1))
-    all_ = embed(mezzanine, tmp_path / "b.h5", _config(weights, batch_size=64))
+    embed(mezzanine, tmp_path / "a.h5", _config(weights, batch_size=1))
+    embed(mezzanine, tmp_path / "b.h5", _config(weights, batch_size=64))
+    one, all_ = read_embedding(tmp_path / "a.h5"), read_embedding(tmp_path / "b.h5")
     for level in one.levels:
-        assert one.levels[level].dtype == np.float16
         np.testing.assert_allclose(one.levels[level], all_.levels[level], atol=2e-3)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert {file[f"levels/{level}/data"].dtype for level in one.levels} == {np.dtype(np.float16)}
+
+
+def test_a_stopped_job_goes_on_to_the_same_bytes(weights, long_film, tmp_path):
+    config = _config(weights, batch_size=8)
+    embed(long_film, tmp_path / "whole.h5", config)
+    stopping = load_backbone(config, 8.0)
+    forward, calls = stopping._forward, []
+
+    def failing(frames):
+        calls.append(len(frames))
+        if len(calls) == 40:
+            raise OSError("the machine stops")
+        return forward(frames)
+
+    stopping._forward = failing
+    with pytest.raises(OSError, match="stops"):
+        embed_with(stopping, long_film, tmp_path / "long.h5", config)
+    again = load_backbone(config, 8.0)
+    forward, calls = again._forward, []
+    again._forward = lambda frames: calls.append(len(frames)) or forward(frames)
+    embed_with(again, long_film, tmp_path / "long.h5", config)
+    # 128 frames, 16 batches, are a part, and 768 the film: two parts were kept.
+    assert len(calls) == 64
+    assert (tmp_path / "long.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
 def test_preprocessing_of_resnet_101():
