@@ -25,7 +25,7 @@ from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.video.backbones._levels import Taps, layer_numbers
 from neuroalign.video.backbones._preprocessing import Preprocessing
-from neuroalign.video.backbones._pretrained import precision, storable, to_host
+from neuroalign.video.backbones._pretrained import precision, to_host
 from neuroalign.video.backbones.base import Batches
 from neuroalign.video.windows import WindowGrid
 
@@ -207,8 +207,7 @@ class VideoBackbone(ABC):
         """Features of the clips around each window; see `base.Backbone.features`."""
         index, first = self._sampling.index(grid), grid.first_frame(self.past)
         single = clips(batches, index, first, self._preprocessing.cut)
-        rows = storable(to_host(self._rows(single)), self.dtype, self.name)
-        return _means(rows, self._sampling.parts)
+        return _means(to_host(self._rows(single)), self._sampling.parts)
 
     def _rows(self, single: Iterator[np.ndarray]) -> Iterator[torch.Tensor]:
         while group := list(islice(single, self._at_once)):

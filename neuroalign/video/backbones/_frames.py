@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from neuroalign.video.backbones._preprocessing import Preprocessing
-from neuroalign.video.backbones._pretrained import precision, storable, to_host
+from neuroalign.video.backbones._pretrained import precision, to_host
 from neuroalign.video.backbones.base import Batches
 from neuroalign.video.windows import WindowGrid, mean_over_windows
 
@@ -60,8 +60,7 @@ class FrameBackbone(ABC):
 
     def features(self, batches: Batches, grid: WindowGrid) -> Iterator[np.ndarray]:
         """Mean over the frames of each window; see `base.Backbone.features`."""
-        rows = storable(to_host(self._rows(batches)), self.dtype, self.name)
-        return mean_over_windows(rows, grid, sum(self.levels.values()))
+        return mean_over_windows(to_host(self._rows(batches)), grid, sum(self.levels.values()))
 
     def _rows(self, batches: Batches) -> Iterator[torch.Tensor]:
         for _, frames in batches:

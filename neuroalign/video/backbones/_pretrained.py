@@ -147,22 +147,3 @@ def to_host(results: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         waiting = result
     if waiting is not None:
         yield waiting.cpu().numpy()
-
-
-def storable(rows: Iterable[np.ndarray], dtype: np.dtype, name: str) -> Iterator[np.ndarray]:
-    """Pass features on unchanged, and refuse those that their type in the file cannot hold.
-
-    Raises
-    ------
-    UserError
-        If a value is not finite, or larger than `dtype` can hold: no trained model gives such.
-    """
-    most = float(np.finfo(dtype).max)
-    for block in rows:
-        largest = float(np.abs(block).max(initial=0.0))
-        if not largest <= most:
-            raise UserError(
-                f"{name} gives features of {largest:g}, which {dtype} cannot hold: the weights are damaged or belong to "
-                "another model; fetch them again or correct video.weights."
-            )
-        yield block
