@@ -50,7 +50,7 @@ class ClipBackbone(FrameBackbone):
         numbers = layer_numbers(layers, config.num_hidden_layers)
         self._taps = Taps(model.vision_model.encoder.layers, numbers, pool_tokens(pooling, 1), whole=True)
         self.levels = {f"layer{n}": config.hidden_size for n in numbers} | {
-            "embedding": config.projection_dim
+            "embedding": model.visual_projection.out_features
         }
 
     @classmethod
