@@ -66,7 +66,11 @@ class Video(Section):
         "window",
         description="Which of a clip's tokens are averaged: those of the window that it surrounds, or all.",
     )
-    batch_size: int = Field(32, ge=1, description="Frames per forward pass of a neural backbone.")
+    batch_size: int = Field(
+        32,
+        ge=1,
+        description="Frames per forward pass of a neural backbone; of a video model at least one clip.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where a neural backbone runs.")
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroalign.errors import UserError
-from neuroalign.io import read_json, require
+from neuroalign.io import read_json
 
 RECORD = "weights.json"
 _BLOCK = 2**20
@@ -86,12 +86,12 @@ def open_weights(path: str | os.PathLike) -> Weights:
             f"{record} is no record of weights; remove it and fetch the weights again."
         ) from error
     for file, expected in files.items():
-        require(folder / file)
-        size = (folder / file).stat().st_size
+        there = folder / file
+        size = there.stat().st_size if there.exists() else None
         if size != expected["size"]:
+            what = "is missing" if size is None else f"has {size} bytes instead of {expected['size']}"
             raise UserError(
-                f"{folder / file} has {size} bytes, but {record} says {expected['size']}; remove {record} and fetch "
-                "the weights again."
+                f"{there} {what}; remove {record} and fetch the weights again (`neuroalign weights --config FILE`)."
             )
     return Weights(folder, name, f"{name}@{mark}")
 

@@ -347,10 +347,10 @@ def test_without_internet_the_way_out_is_told(hub, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_told_before_and_while_it_fills(hub, tmp_path, monkeypatch):
-    from neuroalign.video import weights
+    from neuroalign.video import hub as client
 
-    usage = weights.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(weights.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = client.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(client.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"0\.0 GB are free in"):
         fetch_weights(request_(), tmp_path)
     assert not hub.fetched()
@@ -359,7 +359,7 @@ def test_a_full_disk_is_told_before_and_while_it_fills(hub, tmp_path, monkeypatc
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(weights, "describe_files", full)
+    monkeypatch.setattr(client, "describe_files", full)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
     monkeypatch.setattr(
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
@@ -389,6 +389,9 @@ def test_a_local_folder_is_used_where_it_is(tmp_path):
     with pytest.raises(UserError, match=r"remove .*weights\.json and fetch"):
         open_weights(folder)
     assert open_weights(local).revision != weights.revision
+    (local / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json is missing; remove"):
+        open_weights(folder)
 
 
 def test_what_a_local_folder_lacks_is_told(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,14 @@ def load_model(kind: Any, weights: Weights, types: Sequence[str], unused: Sequen
     from safetensors import SafetensorError
 
     try:
-        model, report = kind.from_pretrained(
-            weights.folder,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with _quiet():
+            model, report = kind.from_pretrained(
+                weights.folder,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
@@ -93,6 +94,22 @@ def load_model(kind: Any, weights: Weights, types: Sequence[str], unused: Sequen
             "weights of the whole model."
         )
     return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from listing tensors that are not used, and from drawing a progress bar."""
+    from transformers.utils import logging as library
+
+    level, bar = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bar:
+            library.enable_progress_bar()
 
 
 def same_size(preprocessing: Preprocessing, size: int, weights: Weights) -> None:
