@@ -127,20 +127,24 @@ def folder_problems(request: Request) -> Iterator[str]:
     if folder is None:
         return
     names = needed(_names(folder), request.patterns)
-    # A video model's own file of preprocessing stands in for the one of images.
-    preprocessing = (
-        [n for n in names if n in CONFIG_FILES[1:]] if CONFIG_FILES[1] in request.patterns else [""]
-    )
-    for what, found in (
-        ("config.json", "config.json" in names),
-        ("preprocessor_config.json", preprocessing),
-        ("model.safetensors", any(n.endswith(".safetensors") for n in names)),
-    ):
-        if not found:
-            yield f"{request.key} {request.weights} holds no {what}; save the model and its processor there."
+    for what in lacking(names, request.patterns):
+        yield f"{request.key} {request.weights} holds no {what}; save the model and its processor there."
     for name in names:
         if problem := not_here(folder / name):
             yield f"{problem}."
+
+
+def lacking(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """What no model can do without, and is not among the needed files: configuration, preprocessing, tensors."""
+    names, patterns = set(names), set(patterns)
+    # A video model's own file of preprocessing stands in for the one of images.
+    processing = set(CONFIG_FILES[1:])
+    wanted = {
+        CONFIG_FILES[0]: CONFIG_FILES[0] in names,
+        CONFIG_FILES[1]: not processing & patterns or bool(processing & names),
+        TENSOR_FILES[0]: any(name.endswith(".safetensors") for name in names),
+    }
+    return [what for what, there in wanted.items() if not there]
 
 
 def needed(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

@@ -271,6 +271,7 @@ def test_nothing_of_earlier_weights_stays_beside_the_new(hub, tmp_path):
     fetch_weights(request_(), tmp_path)
     hub.repositories["lab/shards"] = {
         "config.json": b"{}",
+        "video_preprocessor_config.json": b"{}",
         "model.safetensors.index.json": b"{}",
         "model-00001-of-00002.safetensors": b"1",
         "model-00002-of-00002.safetensors": b"2",
@@ -318,6 +319,7 @@ def test_a_file_that_is_not_what_the_hub_lists_is_refused(hub, tmp_path):
         ("lab/resnet", "v9", "no revision 'v9'; set video.revision"),
         ("lab/pickle", None, r"has no model.safetensors \(it has pytorch_model.bin, which may run code"),
         ("lab/bare", None, "has no config.json"),
+        ("lab/blind", None, "has no preprocessor_config.json"),
         ("lab:resnet", None, "neither a folder nor a hub id"),
         ("./none", None, "is not a folder"),
     ],
@@ -326,6 +328,7 @@ def test_what_cannot_be_fetched_is_one_sentence(hub, tmp_path, weights, revision
     hub.repositories["lab/gated"] = dict(FILES)
     hub.gated.add("lab/gated")
     hub.repositories["lab/pickle"] = {"config.json": b"{}", "pytorch_model.bin": b"x"}
+    hub.repositories["lab/blind"] = {"model.safetensors": b"x", "config.json": b"{}"}
     hub.repositories["lab/bare"] = {"model.safetensors": b"x"}
     with pytest.raises(UserError, match=words) as caught:
         fetch_weights(request_(weights, revision), tmp_path)

@@ -123,3 +123,7 @@ def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet
     # The hub id of weights is a change of the step's params, and of nothing before it.
     project["video"]["weights"] = "lab/other"
     assert rules(snakemake(root, tmp_path, project, "-n", target)) == {"weights", "embed"}
+    # Without weights, no step and no record.
+    project["video"] = {"backbone": "motion_energy", "height": 64, "motion_energy": {"size": 32}}
+    snakemake(root, tmp_path, project, str(out / "embeddings/motion_energy/film.h5"))
+    assert read_embedding(out / "embeddings/motion_energy/film.h5").attributes["backbone"] == "motion_energy"
