@@ -16,6 +16,8 @@ def _tables() -> np.ndarray:
 
 
 _CHANNELS = _tables()
+# Of the shorter side of a picture, so many pixels at least are looked at where it has them: every second, or fewer.
+_PIXELS = 64
 
 
 def lightness(frames: np.ndarray) -> np.ndarray:
@@ -55,8 +57,9 @@ class LowLevel:
 
     def add(self, frames: np.ndarray) -> None:
         """Take in the next frames, uint8 of shape (n, height, width, 3)."""
-        # Every second pixel of the picture is plenty for three numbers about all of it.
-        light = lightness(frames[:, ::2, ::2]).astype(np.float32)
+        # A grid of pixels is plenty for three numbers about the whole picture, and keeps up with any backbone.
+        step = max(2, min(frames.shape[1:3]) // _PIXELS)
+        light = lightness(frames[:, ::step, ::step]).astype(np.float32)
         before = light[:1] if self._before is None else self._before
         change = np.abs(np.diff(light, axis=0, prepend=before)).mean(axis=(1, 2))
         self._before = light[-1:].copy()

@@ -21,7 +21,7 @@ from neuroalign.config import Config
 from neuroalign.config.backbones import REGISTRY
 from neuroalign.errors import UserError
 from neuroalign.io import not_here, read_json, write_json
-from neuroalign.video.weights_record import RECORD, content_digest, describe_files, sha256
+from neuroalign.video.weights_record import RECORD, VOCABULARIES, content_digest, describe_files, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,7 @@ CONFIG_FILES = ("config.json", "preprocessor_config.json", "video_preprocessor_c
 # The names under which transformers looks for weights; repositories may hold others, for other libraries.
 TENSOR_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
+    *(*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("processor_config.json", "generation_config.json", "chat_template.jinja"),
 )
 BACKBONE_FILES = (*CONFIG_FILES, *TENSOR_FILES)
@@ -135,16 +134,30 @@ def folder_problems(request: Request) -> Iterator[str]:
 
 
 def lacking(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    """What no model can do without, and is not among the needed files: configuration, preprocessing, tensors."""
+    """What a model cannot do without and is not among the needed files.
+
+    Parameters
+    ----------
+    names : iterable of str
+        See `needed`.
+    patterns : iterable of str
+        Preprocessing and vocabulary are wanted where the patterns name them.
+
+    Returns
+    -------
+    list of str
+        ``config.json``, ``preprocessor_config.json``, ``tokenizer.json``, ``model.safetensors``: those that neither are
+        there nor have another file in their stead.
+    """
     names, patterns = set(names), set(patterns)
-    # A video model's own file of preprocessing stands in for the one of images.
-    processing = set(CONFIG_FILES[1:])
-    wanted = {
-        CONFIG_FILES[0]: CONFIG_FILES[0] in names,
-        CONFIG_FILES[1]: not processing & patterns or bool(processing & names),
-        TENSOR_FILES[0]: any(name.endswith(".safetensors") for name in names),
+    # A video model's own file of preprocessing stands in for the one of images, and so does a processor's.
+    stead = {
+        "config.json": {"config.json"},
+        "preprocessor_config.json": {*CONFIG_FILES[1:], "processor_config.json"},
+        "tokenizer.json": set(VOCABULARIES),
+        "model.safetensors": {name for name in names if name.endswith(".safetensors")},
     }
-    return [what for what, there in wanted.items() if not there]
+    return [what for what, others in stead.items() if what in patterns and not others & names]
 
 
 def needed(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

@@ -23,9 +23,12 @@ from neuroalign.config import parse_config
 from neuroalign.errors import UserError
 from neuroalign.video.weights import (
     BACKBONE_FILES,
+    TENSOR_FILES,
+    TOKENIZER_FILES,
     Request,
     fetch_weights,
     folder_problems,
+    lacking,
     needed,
     weights_request,
 )

@@ -1,0 +1,68 @@
+"""What the rules of the video side ask for, and what of it workflows may share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from neuroalign.config.video import Video
+from neuroalign.errors import UserError
+
+
+def embed_needs(video: Video, gpus: int) -> dict[str, int]:
+    """What an embedding job asks for, enough for a film of two hours.
+
+    Parameters
+    ----------
+    video : Video
+    gpus : int
+        GPUs that the job gets.
+
+    Returns
+    -------
+    dict
+        `threads`, `mem_mb`, and minutes of `runtime` at the first attempt.
+
+    Notes
+    -----
+    Motion energy is light; a network on a GPU wants threads that decode for it; on processors it wants all it can get,
+    and a job that runs out of time goes on where it was.
+    """
+    if video.backbone == "motion_energy":
+        return {"threads": 2, "mem_mb": 1500, "runtime": 60}
+    if gpus:
+        return {"threads": 4, "mem_mb": 8000, "runtime": 60}
+    return {"threads": 8, "mem_mb": 8000, "runtime": 720}
+
+
+def shared_rules(video: Video, asked: Collection[str] | None) -> set[str]:
+    """Rules whose outputs Snakemake may share between workflows (``--cache``).
+
+    Parameters
+    ----------
+    video : Video
+    asked : collection of str, or None
+        Rules named after ``--cache``, none for all that may be shared; None without ``--cache``.
+
+    Raises
+    ------
+    UserError
+        If a rule is named whose outputs are of a subject, or not told apart by what Snakemake compares.
+    """
+    if asked is None:
+        return set()
+    may = {"normalise", "embed"}
+    if video.backbone != "motion_energy" and (video.revision is None or Path(video.weights or "").is_dir()):
+        # Snakemake compares the settings, and these say nothing about the numbers in the weights.
+        may.remove("embed")
+    for rule in sorted(set(asked) - may):
+        if rule == "embed":
+            raise UserError(
+                f"--cache cannot share embeddings of {video.backbone}, because the settings do not say which weights it "
+                "has: name hub weights with their commit (video.weights, video.revision), or leave out 'embed'."
+            )
+        raise UserError(
+            f"--cache cannot share the outputs of rule '{rule}': only those of {' and '.join(sorted(may))} depend on "
+            "stimuli alone."
+        )
+    return may
