@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 
@@ -25,14 +26,20 @@ def embed_needs(video: Video, gpus: int) -> dict[str, int]:
 
     Notes
     -----
-    Motion energy is light; a network on a GPU wants threads that decode for it; on processors it wants all it can get,
+    Backbones without weights are light; a network on a GPU wants threads that decode for it; on processors it wants all it can get,
     and a job that runs out of time goes on where it was.
     """
-    if video.backbone == "motion_energy":
+    if not _has_weights(video):
         return {"threads": 2, "mem_mb": 1500, "runtime": 60}
     if gpus:
         return {"threads": 4, "mem_mb": 8000, "runtime": 60}
     return {"threads": 8, "mem_mb": 8000, "runtime": 720}
+
+
+def _has_weights(video: Video) -> bool:
+    """Whether the backbone is a network whose weights are fetched."""
+    registered = REGISTRY.get(video.backbone)
+    return registered is not None and registered.weights is not None
 
 
 def shared_rules(video: Video, asked: Collection[str] | None) -> set[str]:
@@ -52,7 +59,7 @@ def shared_rules(video: Video, asked: Collection[str] | None) -> set[str]:
     if asked is None:
         return set()
     may = {"normalise", "embed"}
-    if video.backbone != "motion_energy" and (video.revision is None or Path(video.weights or "").is_dir()):
+    if _has_weights(video) and (video.revision is None or Path(video.weights or "").is_dir()):
         # Snakemake compares the settings, and these say nothing about the numbers in the weights.
         may.remove("embed")
     for rule in sorted(set(asked) - may):

@@ -423,6 +423,14 @@ def test_needed_files():
     ]
 
 
+def test_a_model_of_words_needs_a_vocabulary_of_any_kind():
+    patterns = ("config.json", *TENSOR_FILES, *TOKENIZER_FILES)
+    assert lacking([], patterns) == ["config.json", "tokenizer.json", "model.safetensors"]
+    for vocabulary in ("tokenizer.json", "vocab.txt", "spiece.model"):
+        names = ["config.json", "model-00001-of-00001.safetensors", vocabulary]
+        assert lacking(needed(names, patterns), patterns) == []
+
+
 @given(
     st.lists(st.sampled_from([*FILES, "a.pt", "b.pkl", "c/d.ckpt", "../x.json", "weights.bin"]), max_size=8)
 )
