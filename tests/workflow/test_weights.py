@@ -91,6 +91,15 @@ def resnet(tmp_path) -> Path:
     return tmp_path / "resnet"
 
 
+def test_weights_fetched_by_hand_are_not_fetched_again(root, tmp_path, project, resnet):
+    project["video"] = {"backbone": "resnet101", "weights": str(resnet)}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(project))
+    command = [sys.executable, "-m", "neuroalign", "weights", "--config", str(tmp_path / "config.yaml")]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    embedding = f"{project['output_dir']}/embeddings/resnet101/film.h5"
+    assert rules(snakemake(root, tmp_path, project, "-n", embedding)) == {"normalise", "embed"}
+
+
 @pytest.mark.slow
 def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet):
     from imageio_ffmpeg import get_ffmpeg_exe
