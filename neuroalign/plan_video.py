@@ -25,14 +25,12 @@ def embed_needs(video: Video, gpus: int) -> dict[str, int]:
 
     Notes
     -----
-    Motion energy is light; a network on a GPU wants threads that decode for it; on processors it wants all it can get,
-    and a job that runs out of time goes on where it was.
+    Motion energy is light. A network wants threads: to decode for a GPU, or to compute. A job that runs out of time goes
+    on where it was.
     """
     if video.backbone == "motion_energy":
         return {"threads": 2, "mem_mb": 1500, "runtime": 60}
-    if gpus:
-        return {"threads": 4, "mem_mb": 8000, "runtime": 60}
-    return {"threads": 8, "mem_mb": 8000, "runtime": 720}
+    return {"threads": 8, "mem_mb": 8000, "runtime": 60 if gpus else 720}
 
 
 def shared_rules(video: Video, asked: Collection[str] | None) -> set[str]:
