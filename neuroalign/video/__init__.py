@@ -1,6 +1,7 @@
 """The video side: normalise any film, decode it, turn its frames into hierarchical features.
 
 The way of a film: `probe` (what is in it) → `normalise` (the mezzanine; `damage` says where a broken film breaks) → `decode` →
-`backbones` → `embed` → `shards` (the file); `prefetch` decodes ahead, and `journal` keeps what a stopped job has done. `precomputed` finds features that users bring; `thumbnails` makes pictures
-for the report. Nothing but the neural backbones imports torch.
+`backbones` → `embed` → `shards` (the file). `prefetch` decodes ahead of the backbone, and `journal` keeps what a stopped job has
+done. `precomputed` finds features that users bring; `thumbnails` makes pictures for the report. Nothing but the neural
+backbones imports torch.
 """
