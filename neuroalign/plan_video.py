@@ -26,14 +26,12 @@ def embed_needs(video: Video, gpus: int) -> dict[str, int]:
 
     Notes
     -----
-    Backbones without weights are light; a network on a GPU wants threads that decode for it; on processors it wants all it can get,
-    and a job that runs out of time goes on where it was.
+    Backbones without weights are light. A network wants threads: to decode for a GPU, or to compute. A job that runs out of time goes
+    on where it was.
     """
     if not _has_weights(video):
         return {"threads": 2, "mem_mb": 1500, "runtime": 60}
-    if gpus:
-        return {"threads": 4, "mem_mb": 8000, "runtime": 60}
-    return {"threads": 8, "mem_mb": 8000, "runtime": 720}
+    return {"threads": 8, "mem_mb": 8000, "runtime": 60 if gpus else 720}
 
 
 def _has_weights(video: Video) -> bool:
