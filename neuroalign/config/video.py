@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from neuroalign.config import backbones
 from neuroalign.config._section import Section, UserPath
 
 
@@ -20,21 +21,56 @@ class Video(Section):
 
     fps: float = Field(8.0, gt=0, le=60, description="Frames per second that are embedded.")
     height: int = Field(224, ge=64, le=1080, description="Height of the normalised video in pixels.")
-    backbone: Literal["motion_energy", "resnet101", "precomputed"] = Field(
-        "motion_energy", description="What turns frames into features."
+    backbone: Annotated[str, AfterValidator(backbones.known)] = Field(
+        "motion_energy",
+        description="What turns frames into features (docs/backbones.md).",
+        json_schema_extra={"enum": backbones.names()},
     )
     weights: str | None = Field(
         None,
-        description="Hub id or local folder of the backbone's weights; never downloaded in a training job.",
+        description="Hub id or local folder of the backbone's weights; null: the usual ones of its family "
+        "(docs/backbones.md). Fetched by a step of its own, never in a job that computes.",
     )
-    revision: str | None = Field(None, description="Revision of hub weights (commit or tag).")
+    revision: str | None = Field(
+        None,
+        description="Revision of hub weights (commit, tag or branch); null: the main branch as first fetched.",
+    )
     precomputed_dir: UserPath | None = Field(
         None, description="Folder of `<stimulus>.h5` feature files, for `backbone: precomputed`."
     )
     window_s: float = Field(1.0, gt=0, description="Seconds of video summarised by one embedding.")
     stride_s: float = Field(1.0, gt=0, description="Seconds between embeddings.")
     motion_energy: MotionEnergy = Field(default_factory=MotionEnergy, description="Motion-energy pyramid.")
-    batch_size: int = Field(32, ge=1, description="Frames per forward pass of a neural backbone.")
+    layers: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="Layers of a transformer that are its levels, counted from 1; null: four at evenly spaced depths, "
+        "the last included.",
+    )
+    pooling: Literal["cls", "mean"] | None = Field(
+        None,
+        description="What stands for a layer of clip or dinov2: the class token or the mean over patches; null: cls for "
+        "clip, mean for dinov2. Video models have no class token.",
+    )
+    clip_frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frames per clip of a video model; null: as many as its weights were made for.",
+    )
+    clip_fps: float | None = Field(
+        None,
+        gt=0,
+        description="Frames per second of a video model's clips; null: as in its training (videomae 7.5, vjepa2 4).",
+    )
+    clip_tokens: Literal["window", "all"] = Field(
+        "window",
+        description="Which of a clip's tokens are averaged: those of the window that it surrounds, or all.",
+    )
+    batch_size: int = Field(
+        32,
+        ge=1,
+        description="Frames per forward pass of a neural backbone; of a video model at least one clip.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where a neural backbone runs.")
 
     @model_validator(mode="after")

@@ -111,6 +111,7 @@ class FilmReader:
         import decord
 
         check_file(path)
+        self._path = path
         width, height = size or (-1, -1)
         try:
             self._reader = decord.VideoReader(
@@ -135,8 +136,21 @@ class FilmReader:
         return len(self._reader)
 
     def read(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Frames by number, ideally ascending: uint8 of shape (n, height, width, 3)."""
-        if not self._padded:
-            return self._reader.get_batch(index).asnumpy()
-        frames = [self._reader[int(i)].asnumpy() for i in index]
+        """Frames by number, ideally ascending: uint8 of shape (n, height, width, 3).
+
+        Raises
+        ------
+        UserError
+            If one of them cannot be decoded.
+        """
+        import decord
+
+        try:
+            if not self._padded:
+                return self._reader.get_batch(index).asnumpy()
+            frames = [self._reader[int(i)].asnumpy() for i in index]
+        except decord.DECORDError as error:
+            raise UserError(
+                f"{self._path} cannot be decoded near second {index[0] / self.fps:.1f}; normalise it again."
+            ) from error
         return np.stack([f.reshape(len(f), -1, 3)[:, : self._width] for f in frames])

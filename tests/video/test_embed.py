@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from neuroalign.config.backbones import REGISTRY, Registered
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
-from neuroalign.video.backbones import REGISTRY, Backbone, load_backbone
+from neuroalign.video.backbones import Backbone, load_backbone
 from neuroalign.video.backbones.motion_energy import MotionEnergyBackbone
 from neuroalign.video.decode import iterate_frames
 from neuroalign.video.embed import embed
-from neuroalign.video.luminance import lightness
+from neuroalign.video.luminance import LowLevel, coarse_lightness, lightness
 from neuroalign.video.precomputed import find_features
 from neuroalign.video.shards import read_embedding
+from neuroalign.video.windows import window_grid
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +62,29 @@ def test_low_level_columns_are_what_they_say(written, mezzanine):
         np.testing.assert_allclose(low_level[k], expected, rtol=1e-4)
 
 
-def test_the_registry_names_backbones():
+def test_low_level_of_large_frames_is_near_that_of_all_pixels():
+    coarse = np.random.default_rng(0).integers(0, 256, (16, 27, 48, 3), dtype=np.uint8)
+    frames = coarse.repeat(12, axis=1).repeat(12, axis=2)
+    low_level = LowLevel(window_grid(16, 8.0, 1.0, 1.0))
+    for first in range(0, 16, 5):
+        low_level.add(coarse_lightness(frames[first : first + 5]))
+    light = lightness(coarse)
+    change = np.abs(np.diff(light, axis=0, prepend=light[:1]))
+    expected = np.stack([light.mean(axis=(1, 2)), light.std(axis=(1, 2)), change.mean(axis=(1, 2))], axis=1)
+    np.testing.assert_allclose(low_level.result(), expected.reshape(2, 8, 3).mean(axis=1), rtol=0.02)
+
+
+def test_the_registry_names_backbones(monkeypatch):
     assert isinstance(MotionEnergyBackbone(32, 8.0), Backbone)
-    allowed = get_args(Video.model_fields["backbone"].annotation)
-    assert {*REGISTRY, "precomputed"} == set(allowed)
+    # What may be configured is what is registered, in the check and in the schema, with no second list to edit.
+    for name in (*REGISTRY, "precomputed"):
+        assert Video(backbone=name).backbone == name
+    schema = Video.model_json_schema()["properties"]["backbone"]
+    assert schema["enum"] == [*REGISTRY, "precomputed"]
+    with pytest.raises(ValidationError, match="did you mean 'dinov2'"):
+        Video(backbone="dinov3")
+    monkeypatch.setitem(REGISTRY, "mine", Registered("somewhere.mine:Mine"))
+    assert Video(backbone="mine").backbone == "mine"
     with pytest.raises(UserError, match="precomputed"):
         load_backbone(Video(backbone="precomputed"), 8.0)
 
