@@ -13,7 +13,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
@@ -47,18 +46,7 @@ embed(sys.argv[1], sys.argv[2], Video.model_validate_json(sys.argv[3]))
 
 def _start(film, destination, pause=0.0, config=CONFIG):
     arguments = [film, destination, config.model_dump_json(), pause]
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW, *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Small products in many threads wait for each other where other work runs."""
-    with threadpool_limits(1):
-        yield
+    return subprocess.Popen([sys.executable, "-c", SLOW, *map(str, arguments)], stderr=subprocess.PIPE)
 
 
 @pytest.fixture(scope="module")
