@@ -18,7 +18,7 @@ from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.video import embed as module
 from neuroalign.video.backbones.motion_energy import MotionEnergyBackbone
-from neuroalign.video.decode import iterate_frames
+from neuroalign.video.decode import FilmReader, iterate_frames
 from neuroalign.video.embed import embed, embed_with
 from neuroalign.video.journal import side_file
 from neuroalign.video.luminance import lightness
@@ -109,6 +109,26 @@ def test_a_job_killed_between_its_parts_and_its_file(long_film, whole, tmp_path,
     again = _stopping(0)
     embed_with(again, long_film, path, CONFIG)
     assert not again.calls
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_film_that_breaks_is_told_and_its_whole_parts_are_kept(long_film, whole, tmp_path, monkeypatch):
+    path, read = tmp_path / "long.h5", FilmReader.read
+    error = UserError("cannot be decoded")
+
+    def breaking(self, index):
+        if index[-1] >= 400:
+            raise error
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FilmReader, "read", breaking)
+        with pytest.raises(UserError) as caught:
+            embed(long_film, path, CONFIG)
+    assert caught.value is error
+    again = _stopping(PARTS)
+    embed_with(again, long_film, path, CONFIG)
+    assert len(again.calls) == PARTS - 1
     assert path.read_bytes() == whole.read_bytes()
 
 
