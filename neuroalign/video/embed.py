@@ -120,8 +120,8 @@ def embed_with(
     with Journal(destination, _identity(backbone, grid, len(parts[0]), made_by)) as journal:
         done = journal.count
         if done:
-            began = sum(map(len, parts[:done]))
-            logger.info("going on with window %d, where an earlier job stopped", began + 1)
+            there = sum(map(len, parts[:done]))
+            logger.info("%d of %d windows are there, from a job that was stopped", there, len(grid))
         progress = _Progress(grid, parts[done:])
         size = backbone.frame_size(source.width, source.height)
         computed = _compute(backbone, mezzanine, size, parts[done:], config.batch_size, threads)

@@ -90,7 +90,7 @@ class Workflow:
         result = subprocess.run(
             command,
             cwd=self.folder,
-            env=environment | {"SNAKEMAKE_OUTPUT_CACHE": str(self.cache), "OMP_NUM_THREADS": "1"},
+            env=environment | {"SNAKEMAKE_OUTPUT_CACHE": str(self.cache)},
             capture_output=True,
             text=True,
             check=False,

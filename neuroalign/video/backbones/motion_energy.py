@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
@@ -78,6 +79,7 @@ class MotionEnergy:
         )
         # The pyramid takes whole rates only; the filters themselves take any.
         self.filters = [{**f, "stimulus_fps": float(fps)} for f in pyramid.filters]
+        self._blas = ThreadpoolController()
         self._build(moten.core.mk_3d_gabor)
 
     def _build(self, gabor) -> None:
@@ -141,7 +143,10 @@ class MotionEnergy:
         context = np.zeros((self.past, width))
         for frames in batches:
             flat = np.asarray(frames, np.float64).reshape(len(frames), -1)
-            context = np.concatenate([context, flat @ self._spatial])
+            # The threads of such a product, in turns with a decoder, wait longer for each other than they compute.
+            with self._blas.limit(limits=1, user_api="blas"):
+                projected = flat @ self._spatial
+            context = np.concatenate([context, projected])
             if len(context) > self.past + self.future:
                 yield self._energy(context)
                 context = context[len(context) - self.past - self.future :]
