@@ -1,0 +1,79 @@
+"""What the captioner and the text models share: where they run, and loading that leaves nothing to chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuroalign.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for ``text.device``: ``auto`` takes the GPU where there is one.
+
+    Raises
+    ------
+    UserError
+        If ``cuda`` is asked for and absent.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("text.device is 'cuda' but PyTorch sees no GPU here; use 'auto' or 'cpu'.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def load(folder: Path, key: str, loader: Callable[..., Any], **options: Any) -> Any:
+    """Call a ``from_pretrained`` of transformers on a local folder.
+
+    Parameters
+    ----------
+    folder : Path
+    key : str
+        The configuration key that names the weights, for messages.
+    loader : callable
+    **options
+        For the loader.
+
+    Raises
+    ------
+    UserError
+        If the folder does not hold what the loader needs.
+    """
+    try:
+        return loader(folder, local_files_only=True, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"the weights in {folder} could not be loaded ({reason}); set {key} to a hub id or a folder in transformers' "
+            "format, with its tokenizer and safetensors."
+        ) from error
+
+
+def load_model(folder: Path, key: str, family: type, *, dtype: torch.dtype = torch.float32) -> Any:
+    """Load a model whose every weight is in the folder.
+
+    Raises
+    ------
+    UserError
+        If the folder does not hold such a model, or lacks some of its weights: transformers would draw those at random.
+    """
+    model, report = load(
+        folder,
+        key,
+        family.from_pretrained,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # Sentence embedders are often saved without BERT's pooler, which is not used here.
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise UserError(
+            f"the weights in {folder} are not those of a {type(model).__name__}: {len(missing)} are missing, such as "
+            f"{missing[0]}; set {key} to other weights."
+        )
+    return model.eval()
