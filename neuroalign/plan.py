@@ -21,11 +21,12 @@ from neuroalign.bids.naming import parse_name
 from neuroalign.bids.raw_run import raw_sidecars
 from neuroalign.bids.series_files import companions
 from neuroalign.config import Config, parse_config
+from neuroalign.config.backbones import PRECOMPUTED, REGISTRY
 from neuroalign.errors import Problems, UserError
 from neuroalign.fmri import fmriprep
 from neuroalign.plan_brain import BrainPlan
-
-_GPU_BACKBONES = {"resnet101"}
+from neuroalign.video.weights import Request, local_files, weights_request
+from neuroalign.video.weights_record import RECORD
 
 
 def make_plan(values: Mapping[str, Any] | Config) -> Plan:
@@ -294,7 +295,7 @@ class Plan(BrainPlan):
     @property
     def precomputed(self) -> bool:
         """Whether features are brought by the user."""
-        return self.checked.video.backbone == "precomputed"
+        return self.checked.video.backbone == PRECOMPUTED
 
     def stimulus_file(self, stimulus: str) -> str:
         """The video of a stimulus."""
@@ -319,10 +320,34 @@ class Plan(BrainPlan):
         return [str(path) for path in files.values()]
 
     @property
+    def backbone_module(self) -> str:
+        """The module of the backbone, whose code embeddings depend on."""
+        registered = REGISTRY.get(self.checked.video.backbone)
+        return registered.module if registered else "neuroalign.video.precomputed"
+
+    @property
     def embed_gpus(self) -> int:
         """GPUs of an embedding job: only for backbones that can use one."""
-        video = self.checked.video
-        return int(video.backbone in _GPU_BACKBONES and video.device != "cpu")
+        return int("backbone" in self.weights and self.checked.video.device != "cpu")
+
+    # --- weights ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _requests(self) -> dict[str, Request]:
+        return weights_request(self.checked)
+
+    @property
+    def weights(self) -> dict[str, dict[str, Any]]:
+        """The weights that are needed, by role, as plain values."""
+        return {role: request.plain() for role, request in self._requests.items()}
+
+    def weights_inputs(self, role: str) -> list[str]:
+        """Files of a local folder of weights; none where they come from the hub."""
+        return [str(path) for path in local_files(self._requests[role])]
+
+    def weights_files(self, role: str) -> list[str]:
+        """The record of the weights of a role, which jobs that load them read; none where no weights are needed."""
+        return [f"{self.out}/weights/{role}/{RECORD}"] if role in self._requests else []
 
     # --- pairs, models, evaluation ----------------------------------------------------------------------------
 

@@ -380,16 +380,8 @@ def _split(config: Config, shown: pd.DataFrame) -> Iterator[str]:
 
 
 def _weights(config: Config) -> Iterator[str]:
-    """Weights that are named as a folder must be there; what a hub id names may be fetched by the embedding job."""
-    weights = config.video.weights
-    if config.video.backbone in ("motion_energy", "precomputed") or not weights:
-        return
-    folder = Path(weights).expanduser()
-    looks_local = weights.startswith((".", "/", "~")) or weights.count("/") > 1
-    if not folder.is_dir():
-        if looks_local:
-            yield f"video.weights {weights} is not a folder; set it to a folder of saved weights or to a hub id."
-        return
-    for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
-        if not any(folder.glob(pattern)):
-            yield f"video.weights {weights} holds no {pattern}; save the model and its image processor there."
+    """Weights that are named as a folder must be there; what a hub id names is fetched by a step of its own."""
+    from neuroalign.video.weights import folder_problems, weights_request
+
+    for request in weights_request(config).values():
+        yield from folder_problems(request)
