@@ -65,6 +65,7 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
                 _collect(problems, lambda: _brain_files(config, index.runs, deep))
                 _collect(problems, lambda: _timing(config, index))
             _collect(problems, lambda: _stimuli(config, index.presentations))
+            _collect(problems, lambda: _captions(config, index.presentations))
             _collect(problems, lambda: _split(config, index.presentations))
     _collect(problems, lambda: _template(config))
     _collect(problems, lambda: _fmriprep(config))
@@ -302,7 +303,8 @@ def _beyond_the_end(run: dict[str, Any], clock: Clock, latest: dict[str, float])
 def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     if config.video.backbone == "precomputed":
         yield from _features(config, shown)
-        return
+        if config.text.source != "blip2":
+            return
     yield from missing_stimuli(config, shown)
     from neuroalign.video.probe import probe
 
@@ -311,6 +313,16 @@ def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
             probe(file)
         except UserError as error:
             yield str(error)
+
+
+def _captions(config: Config, shown: pd.DataFrame) -> Iterator[str]:
+    """Captions that are missing, unusable, or on another clock than the film's."""
+    if config.text.source != "tsv":
+        return
+    from neuroalign.text.tsv import captions_problems
+
+    films = dict(zip(shown["stimulus"], shown["stimulus_file"], strict=True))
+    yield from captions_problems(config.text.captions_dir, films)
 
 
 def missing_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from neuroalign.errors import UserError
+from neuroalign.video.weights_record import VOCABULARIES
 
 
 def choose_device(name: str) -> torch.device:
@@ -45,7 +46,7 @@ def load(folder: Path, key: str, loader: Callable[..., Any], **options: Any) -> 
     """
     try:
         return loader(folder, local_files_only=True, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
             f"the weights in {folder} could not be loaded ({reason}); set {key} to a hub id or a folder in transformers' "
@@ -53,8 +54,38 @@ def load(folder: Path, key: str, loader: Callable[..., Any], **options: Any) -> 
         ) from error
 
 
-def load_model(folder: Path, key: str, family: type, *, dtype: torch.dtype = torch.float32) -> Any:
+def load_tokenizer(folder: Path, key: str) -> Any:
+    """Load the tokenizer of a model.
+
+    Raises
+    ------
+    UserError
+        If its vocabulary is not in the folder: transformers would make one without words.
+    """
+    from transformers import AutoTokenizer
+
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise UserError(
+            f"the weights in {folder} have no {VOCABULARIES[0]}; save the tokenizer there, or set {key} to other weights."
+        )
+    return load(folder, key, AutoTokenizer.from_pretrained)
+
+
+def load_model(
+    folder: Path, key: str, family: type, *, dtype: torch.dtype = torch.float32, config: Any = None
+) -> Any:
     """Load a model whose every weight is in the folder.
+
+    Parameters
+    ----------
+    folder : Path
+    key : str
+        The configuration key that names the weights, for messages.
+    family : type
+        A model class of transformers, or `AutoModel`.
+    dtype : torch.dtype
+    config : PretrainedConfig, optional
+        That of the folder by default.
 
     Raises
     ------
@@ -65,6 +96,7 @@ def load_model(folder: Path, key: str, family: type, *, dtype: torch.dtype = tor
         folder,
         key,
         family.from_pretrained,
+        config=config,
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,

@@ -20,7 +20,7 @@ from PIL import Image
 from neuroalign.config.text import Text
 from neuroalign.errors import UserError
 from neuroalign.io import read_json
-from neuroalign.text._pretrained import choose_device, load, load_model
+from neuroalign.text._pretrained import choose_device, load_model, load_tokenizer
 
 _KEY = "text.weights"
 
@@ -135,7 +135,9 @@ class Blip2Captioner:
         start = config.text_config.bos_token_id
         words = tokenizer(prompt)["input_ids"] if prompt or start is None else [start]
         # The Q-Former's queries stand where these tokens are, before all words.
-        self._prompt = torch.tensor([config.image_token_index] * config.num_query_tokens + words, device=device)
+        self._prompt = torch.tensor(
+            [config.image_token_index] * config.num_query_tokens + words, device=device
+        )
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike, config: Text) -> Blip2Captioner:
@@ -146,7 +148,7 @@ class Blip2Captioner:
         UserError
             If the folder does not hold a whole BLIP-2 that generates text, with tokenizer and preprocessing.
         """
-        from transformers import AutoTokenizer, Blip2ForConditionalGeneration
+        from transformers import Blip2ForConditionalGeneration
 
         folder = Path(folder)
         device = choose_device(config.device)
@@ -154,7 +156,7 @@ class Blip2Captioner:
         dtype = torch.bfloat16 if half else torch.float32
         return cls(
             load_model(folder, _KEY, Blip2ForConditionalGeneration, dtype=dtype),
-            load(folder, _KEY, AutoTokenizer.from_pretrained),
+            load_tokenizer(folder, _KEY),
             Pictures.from_folder(folder),
             device,
             prompt=config.prompt,
@@ -185,4 +187,7 @@ class Blip2Captioner:
         if not self._model.config.text_config.is_encoder_decoder:
             # A decoder gives the prompt back before what it adds.
             tokens = tokens[:, prompt.shape[1] :]
-        return [" ".join(words.split()) for words in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        return [
+            " ".join(words.split())
+            for words in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        ]

@@ -24,7 +24,7 @@ import torch
 
 from neuroalign.config.text import Text
 from neuroalign.errors import UserError
-from neuroalign.text._pretrained import choose_device, load, load_model
+from neuroalign.text._pretrained import choose_device, load, load_model, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,11 @@ class TextEmbedder:
         Of sentence embedders.
     batch_size : int
         Captions per forward pass.
+
+    Attributes
+    ----------
+    dim : int
+        Length of a vector.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class TextEmbedder:
         self._model, self._tokenizer, self._device = model.to(device), tokenizer, device
         self._pooling, self._batch_size = pooling, batch_size
         self._limit = _limit(model.config, tokenizer)
+        self.dim = _dim(model.config)
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike, config: Text) -> TextEmbedder:
@@ -66,22 +72,29 @@ class TextEmbedder:
         from transformers import (
             AutoConfig,
             AutoModel,
-            AutoTokenizer,
             Blip2TextModelWithProjection,
             CLIPTextModelWithProjection,
         )
 
         folder = Path(folder)
-        families = {"clip": CLIPTextModelWithProjection, "blip-2": Blip2TextModelWithProjection}
         kind = load(folder, _KEY, AutoConfig.from_pretrained)
-        if kind.model_type not in families and (hasattr(kind, "vision_config") or kind.is_encoder_decoder):
+        family = {
+            "clip": CLIPTextModelWithProjection,
+            "clip_text_model": CLIPTextModelWithProjection,
+            "blip-2": Blip2TextModelWithProjection,
+        }.get(kind.model_type, AutoModel)
+        if family is AutoModel and (hasattr(kind, "vision_config") or kind.is_encoder_decoder):
             raise UserError(
                 f"{_KEY}: the weights in {folder} are of a '{kind.model_type}', which is neither an encoder of sentences "
                 "nor CLIP nor BLIP-2; set it to other weights."
             )
+        if kind.model_type == "clip":
+            # The width of the shared space is said once for both towers.
+            kind.text_config.projection_dim = kind.projection_dim
+            kind = kind.text_config
         return cls(
-            load_model(folder, _KEY, families.get(kind.model_type, AutoModel)),
-            load(folder, _KEY, AutoTokenizer.from_pretrained),
+            load_model(folder, _KEY, family, config=kind),
+            load_tokenizer(folder, _KEY),
             choose_device(config.device),
             pooling=config.embedding.pooling,
             batch_size=config.batch_size,
@@ -94,7 +107,7 @@ class TextEmbedder:
         Parameters
         ----------
         captions : sequence of str
-            Not empty ones: nothing has no meaning that a model could find.
+            At least one, none of them empty.
 
         Returns
         -------
@@ -124,6 +137,12 @@ class TextEmbedder:
             mask = words["attention_mask"][:, :, None].to(states.dtype)
             pooled = states[:, 0] if self._pooling == "cls" else (states * mask).sum(1) / mask.sum(1)
         return torch.nn.functional.normalize(pooled.float(), dim=-1).cpu().numpy()
+
+
+def _dim(config: Any) -> int:
+    if config.model_type == "blip-2":
+        return config.image_text_hidden_size
+    return config.projection_dim if config.model_type.startswith("clip") else config.hidden_size
 
 
 def _limit(config: Any, tokenizer: Any) -> int:

@@ -66,8 +66,13 @@ class Progress:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def close(self, *, remove: bool = False) -> None:
-        """Close the side file, and remove it when the result is written."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        """Stop writing; what is there stays for a later run."""
         self._file.close()
-        if remove:
-            self.path.unlink()
+
+    def remove(self) -> None:
+        """Remove the side file, once the result is written."""
+        self.path.unlink()

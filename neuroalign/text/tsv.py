@@ -12,19 +12,19 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from neuroalign.brought import Brought, find_all
 from neuroalign.errors import UserError, nearest
 from neuroalign.io import require
+from neuroalign.stimulus_files import StimulusFiles, find_all
 
 logger = logging.getLogger(__name__)
 
-CAPTIONS = Brought("captions", (".tsv", ".vtt", ".srt"), "text.captions_dir")
+CAPTIONS = StimulusFiles("captions", (".tsv", ".vtt", ".srt"), "text.captions_dir")
 COLUMNS = ("onset", "duration", "caption")
 # Seconds that rounding of decimal fractions may move an edge by.
 _EPSILON = 1e-6
@@ -183,7 +183,9 @@ def _subtitles(path: Path, lines: list[str]) -> Iterator[Said]:
     """Cues of a subtitle file: a line of times, then text up to an empty line; all else (numbers, notes) is passed by."""
     cues = [(number, match) for number, line in enumerate(lines) if (match := _CUE.search(line))]
     if not cues and any(line.strip() and not line.startswith("WEBVTT") for line in lines):
-        raise UserError(f"{path} holds no subtitles (lines such as 00:00:01.000 --> 00:00:02.500); mend or remove it.")
+        raise UserError(
+            f"{path} holds no subtitles (lines such as 00:00:01.000 --> 00:00:02.500); mend or remove it."
+        )
     for number, match in cues:
         begin, end = map(_clock, match.groups())
         words = []
@@ -231,6 +233,31 @@ def check_end(path: str | os.PathLike, said: Sequence[Said], duration_s: float) 
     if 2 * len(late) > len(said):
         raise UserError(f"{words}; is the table of this film, and in seconds from its beginning?")
     logger.warning("%s; they are not used", words)
+
+
+def captions_problems(captions_dir: str | os.PathLike | None, films: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with the captions of some films, a sentence each, found without the films being normalised.
+
+    Parameters
+    ----------
+    captions_dir : path or None
+        ``text.captions_dir``.
+    films : mapping of stimulus to path
+        A film that cannot be read is passed by: others say so.
+    """
+    from neuroalign.video.probe import probe
+
+    found, problems = find_all_captions(captions_dir, sorted(films))
+    yield from problems
+    for stimulus, path in found.items():
+        try:
+            end = probe(films[stimulus]).end_s
+        except UserError:
+            continue
+        try:
+            check_end(path, read_said(path), math.inf if end is None else end)
+        except UserError as error:
+            yield str(error)
 
 
 def window_captions(said: Sequence[Said], times: np.ndarray, window_s: float) -> list[str]:

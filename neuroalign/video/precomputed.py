@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroalign.brought import Brought, find_all
 from neuroalign.errors import UserError
 from neuroalign.io import open_hdf5
+from neuroalign.stimulus_files import StimulusFiles, find_all
 
-FEATURES = Brought("features", (".h5",), "video.precomputed_dir")
+FEATURES = StimulusFiles("features", (".h5",), "video.precomputed_dir")
 
 
 def find_all_features(

@@ -24,7 +24,7 @@ from neuroalign.config import Config
 from neuroalign.config.backbones import REGISTRY
 from neuroalign.errors import UserError
 from neuroalign.io import not_here, read_json, write_json
-from neuroalign.video.weights_record import RECORD, content_digest, describe_files, sha256
+from neuroalign.video.weights_record import RECORD, VOCABULARIES, content_digest, describe_files, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,27 @@ CONFIG_FILES = ("config.json", "preprocessor_config.json", "video_preprocessor_c
 # The names under which transformers looks for weights; repositories may hold others, for other libraries.
 TENSOR_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
+    *(*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("processor_config.json", "generation_config.json", "chat_template.jinja"),
 )
 BACKBONE_FILES = (*CONFIG_FILES, *TENSOR_FILES)
+CAPTIONER_FILES = (*CONFIG_FILES[:2], *TENSOR_FILES, *TOKENIZER_FILES)
+TEXT_FILES = (CONFIG_FILES[0], *TENSOR_FILES, *TOKENIZER_FILES)
 # Whatever the patterns say: files that run code when they are loaded are never taken.
-_NEVER = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".msgpack", ".h5", ".npy", ".npz", ".joblib")
+_NEVER = (
+    ".bin",
+    ".pt",
+    ".pth",
+    ".pkl",
+    ".pickle",
+    ".ckpt",
+    ".py",
+    ".msgpack",
+    ".h5",
+    ".npy",
+    ".npz",
+    ".joblib",
+)
 # What was fetched, kept beside the files: the workflow removes its output, the record, before a step runs again.
 _FETCHED = ".fetched.json"
 _PARTIAL = ".partial"
@@ -80,7 +94,7 @@ def weights_request(config: Config) -> dict[str, Request]:
     Returns
     -------
     dict of str to Request
-        ``backbone`` where the backbone has weights.
+        ``backbone`` where the backbone has weights; with captions ``text``, and ``blip2`` if it writes them.
     """
     requests = {}
     video = config.video
@@ -88,6 +102,14 @@ def weights_request(config: Config) -> dict[str, Request]:
     if registered is not None and registered.weights is not None:
         weights = video.weights or registered.weights
         requests["backbone"] = Request(weights, video.revision, BACKBONE_FILES, "video.weights")
+    text = config.text
+    if text.source == "blip2":
+        requests["blip2"] = Request(text.weights, text.revision, CAPTIONER_FILES, "text.weights")
+    if text.source != "none":
+        embedding = text.embedding
+        requests["text"] = Request(
+            embedding.weights, embedding.revision, TEXT_FILES, "text.embedding.weights"
+        )
     return requests
 
 
@@ -128,11 +150,14 @@ def folder_problems(request: Request) -> Iterator[str]:
     if folder is None:
         return
     names = needed(_names(folder), request.patterns)
-    # A video model's own file of preprocessing stands in for the one of images.
-    preprocessing = [n for n in names if n in CONFIG_FILES[1:]] if CONFIG_FILES[1] in request.patterns else [""]
+    # A video model's own file of preprocessing stands in for the one of images, and so does a processor's.
+    stands_in = (*CONFIG_FILES[1:], "processor_config.json")
+    preprocessing = [n for n in names if n in stands_in] if CONFIG_FILES[1] in request.patterns else [""]
+    tokenizer = [n for n in names if n in VOCABULARIES] if VOCABULARIES[0] in request.patterns else [""]
     for what, found in (
         ("config.json", "config.json" in names),
         ("preprocessor_config.json", preprocessing),
+        ("tokenizer.json", tokenizer),
         ("model.safetensors", any(n.endswith(".safetensors") for n in names)),
     ):
         if not found:
@@ -170,7 +195,9 @@ def _matcher(name: str):
 
 def _names(folder: Path) -> list[str]:
     """Files of a folder and of the folders in it, relative to it; what is hidden is left out."""
-    found = [p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("*/*")) if not p.is_dir()]
+    found = [
+        p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("*/*")) if not p.is_dir()
+    ]
     return [name for name in found if not name.startswith(".") and "/." not in name]
 
 
@@ -242,7 +269,11 @@ def _kept(request: Request, folder: Path) -> dict[str, Any] | None:
         return None
     for name, expected in record["files"].items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != expected["size"] or sha256(path) != expected["sha256"]:
+        if (
+            not path.is_file()
+            or path.stat().st_size != expected["size"]
+            or sha256(path) != expected["sha256"]
+        ):
             logger.warning("%s is not as it was fetched; it is fetched again", path)
             return None
     logger.info("weights %s at %s are here already", request.weights, record["commit"])
@@ -279,14 +310,18 @@ def _check_listing(request: Request, names: list[str], remote: dict) -> None:
     """Refuse a repository without what is needed before anything is fetched."""
     at = f" at revision {request.revision}" if request.revision else ""
     if not any(name.endswith(".safetensors") for name in names):
-        others = sorted(n for n in remote if n.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) and "/" not in n)
+        others = sorted(
+            n for n in remote if n.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) and "/" not in n
+        )
         has = f" (it has {', '.join(others[:3])}, which may run code when loaded)" if others else ""
         raise UserError(
             f"{request.weights}{at} has no model.safetensors{has}; set {request.key} to weights in that format, or the "
             "revision to one that has them (the hub converts many: its tab 'Community' names them, as refs/pr/<n>)."
         )
     if "config.json" not in names:
-        raise UserError(f"{request.weights}{at} has no config.json; set {request.key} to a transformers model.")
+        raise UserError(
+            f"{request.weights}{at} has no config.json; set {request.key} to a transformers model."
+        )
 
 
 def _check_space(request: Request, folder: Path, size: int) -> None:
@@ -344,7 +379,13 @@ def _sentences(request: Request, folder: Path) -> Iterator[None]:
         raise UserError(
             f"{what} could not be fetched: the hub answered with {status}; try again later, or name a local folder."
         ) from error
-    except (hub.OfflineModeIsEnabled, hub.LocalEntryNotFoundError, hub.HTTPError, ConnectionError, TimeoutError) as e:
+    except (
+        hub.OfflineModeIsEnabled,
+        hub.LocalEntryNotFoundError,
+        hub.HTTPError,
+        ConnectionError,
+        TimeoutError,
+    ) as e:
         offline = " (HF_HUB_OFFLINE is set)" if isinstance(e, hub.OfflineModeIsEnabled) else ""
         raise UserError(
             f"{what} could not be fetched: this machine does not reach the hub{offline}; run `neuroalign weights "

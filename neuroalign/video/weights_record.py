@@ -17,6 +17,8 @@ from neuroalign.errors import UserError
 from neuroalign.io import read_json, require
 
 RECORD = "weights.json"
+# The names under which transformers looks for the words of a tokenizer.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _BLOCK = 2**20
 
 

@@ -11,7 +11,7 @@ from neuroalign.errors import MOST_SENTENCES, UserError, nearest
 
 
 @dataclass(frozen=True)
-class Brought:
+class StimulusFiles:
     """A kind of file that a user brings.
 
     Attributes
@@ -45,7 +45,9 @@ class Brought:
             if path.exists():
                 return path
             if path.is_symlink():
-                raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; fetch the file.")
+                raise UserError(
+                    f"{path} is a link to {os.readlink(path)}, which is not there; fetch the file."
+                )
         names = sorted(p.stem for p in folder.iterdir() if p.suffix in self.endings)
         hint = nearest(stimulus, names) or (
             f"; found {', '.join(names[:5])}." if names else f"; it holds no {self.endings[0]} file."
@@ -61,7 +63,7 @@ class Brought:
 
 
 def find_all(
-    kind: Brought,
+    kind: StimulusFiles,
     find: Callable[[str | os.PathLike | None, str], Path],
     folder: str | os.PathLike | None,
     stimuli: Sequence[str],
@@ -70,7 +72,7 @@ def find_all(
 
     Parameters
     ----------
-    kind : Brought
+    kind : StimulusFiles
     find : callable
         Gives the checked file of a stimulus, given folder and stimulus, or raises a `UserError`.
     folder : path or None
