@@ -42,7 +42,7 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
     -------
     list of str
         One sentence per problem, with what to do; empty if nothing is wrong. Of a dataset that is simulated the
-        files are made by the workflow: there is only the output folder and the split to check.
+        files are made by the workflow: there is only the output folder, the split and captions that are brought to check.
     """
     problems: list[str] = []
     _collect(problems, lambda: _output(config))
@@ -50,10 +50,13 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
         from neuroalign.simulate.plan import plan_dataset
 
         demo = plan_dataset(config.dataset.simulate, config.dataset.bids_dir)
-        _collect(
-            problems,
-            lambda: _split(config, select_shown(demo.runs, demo.presentations, config.dataset.filters)[1]),
-        )
+        for check in (_split, _captions):
+            _collect(
+                problems,
+                lambda check=check: check(
+                    config, select_shown(demo.runs, demo.presentations, config.dataset.filters)[1]
+                ),
+            )
     else:
         index = _collect_index(problems, config)
         _collect(problems, lambda: _regions(config))

@@ -44,7 +44,12 @@ def load(folder: Path, key: str, loader: Callable[..., Any], **options: Any) -> 
     UserError
         If the folder does not hold what the loader needs.
     """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
     try:
+        # What is missing is looked at below; a table of what is not needed would only alarm.
+        logging.set_verbosity_error()
         return loader(folder, local_files_only=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -52,6 +57,8 @@ def load(folder: Path, key: str, loader: Callable[..., Any], **options: Any) -> 
             f"the weights in {folder} could not be loaded ({reason}); set {key} to a hub id or a folder in transformers' "
             "format, with its tokenizer and safetensors."
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def load_tokenizer(folder: Path, key: str) -> Any:

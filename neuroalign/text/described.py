@@ -88,7 +88,7 @@ def caption_from_film(
 
 
 def middle_frames(grid: WindowGrid) -> np.ndarray:
-    """The frame that stands for each window: the one that is shown at its centre."""
+    """The frame that stands for each window: the one at its centre, or at that of what the film has of the last window."""
     return (grid.start + grid.stop) // 2
 
 
