@@ -407,7 +407,7 @@ class Plan(BrainPlan, TextPlan):
         """
         files = [*self.series_files, *self.quality_files, *self.quality_pages, *self.mezzanine_files]
         files += [] if self.precomputed else self.embedding_files
-        files += self.captions_files
+        files += [*self.described_files, *self.captions_files]
         if self.engine is not None:
             files += [self.preprocessed(run_id)["bold"] for run_id in self.run_ids]
         if self.engine == "native":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 from neuroalign.config import Config
 from neuroalign.errors import Problems
@@ -40,35 +39,24 @@ class TextPlan:
             raise Problems(problems)
         return {stimulus: str(path) for stimulus, path in files.items()}
 
+    @property
+    def described_files(self) -> list[str]:
+        """What BLIP-2 says about the films, in the order of `stimuli`; none where it says nothing."""
+        if self.checked.text.source != "blip2":
+            return []
+        return [f"{self.out}/captions/blip2/{stimulus}.tsv" for stimulus in self.stimuli]
+
     def captions_inputs(self, stimulus: str) -> dict[str, str]:
-        """What the captions of a stimulus are made from: a film (or features as long as it), words, weights."""
-        features = dict(zip(self.stimuli, self.embedding_files, strict=True))
-        files = {"film": self.mezzanine(stimulus) if self.films_needed else features[stimulus]}
-        roles = ["text"]
-        if self.checked.text.source == "tsv":
-            files["said"] = self.brought_captions[stimulus]
-        else:
-            roles.append("blip2")
-        return files | {f"{role}_weights": file for role in roles for file in self.weights_files(role)}
+        """What the captions of a stimulus are made from: words, a film (or features as long as it), weights."""
+        index = self.stimuli.index(stimulus)
+        film = self.mezzanine(stimulus) if self.films_needed else self.embedding_files[index]
+        files = {"film": film, "weights": self.weights_files("text")[0]}
+        if not self.described_files:
+            return files | {"said": self.brought_captions[stimulus]}
+        said = self.described_files[index]
+        return files | {"said": said, "record": said.removesuffix(".tsv") + ".json"}
 
     @property
-    def text(self) -> dict[str, Any]:
-        """What captions are made by; what BLIP-2 alone reads is left out where it writes none."""
-        section = self.checked.text.model_dump(mode="json", exclude={"captions_dir"})
-        unread = (
-            () if section["source"] == "blip2" else ("weights", "revision", "prompt", "beams", "max_tokens")
-        )
-        return {key: section[key] for key in sorted(set(section) - set(unread))}
-
-    @property
-    def caption_module(self) -> str:
-        """The module that makes captions files, whose code they depend on."""
-        return f"neuroalign.text.{'described' if self.checked.text.source == 'blip2' else 'brought'}"
-
-    @property
-    def caption_resources(self) -> dict[str, int]:
-        """What a caption job asks for: BLIP-2 with OPT-2.7b takes 15 GB in float32; a text model alone is small."""
-        text = self.checked.text
-        if text.source != "blip2":
-            return {"mem_mb": 4000, "runtime": 60, "gpu": 0}
-        return {"mem_mb": 20_000, "runtime": 1440, "gpu": int(text.device != "cpu")}
+    def describe_gpus(self) -> int:
+        """GPUs of a job in which BLIP-2 describes a film."""
+        return int(self.checked.text.device != "cpu")

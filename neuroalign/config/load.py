@@ -62,7 +62,7 @@ class Config(Section):
             raise ValueError(
                 "text.source is 'tsv': set text.captions_dir to the folder of <stimulus>.tsv files"
             )
-        if self.text.source == "blip2" and self.text.window_s * self.video.fps < 1 - 1e-6:
+        if self.text.source != "none" and self.text.window_s * self.video.fps < 1 - 1e-6:
             raise ValueError(
                 f"text.window_s {self.text.window_s:g} is shorter than one frame at video.fps {self.video.fps:g}; "
                 "make the window longer or the rate higher"

@@ -132,7 +132,7 @@ class Blip2Captioner:
         self._model, self._tokenizer, self._pictures = model.to(device), tokenizer, pictures
         self._device = device
         self._search = {"do_sample": False, "num_beams": beams, "max_new_tokens": max_tokens}
-        start = config.text_config.bos_token_id
+        start = getattr(config.text_config, "bos_token_id", None)
         words = tokenizer(prompt)["input_ids"] if prompt or start is None else [start]
         # The Q-Former's queries stand where these tokens are, before all words.
         self._prompt = torch.tensor(

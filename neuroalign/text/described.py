@@ -1,4 +1,8 @@
-"""From a film to its captions file: BLIP-2 describes each window."""
+"""From a film to words: BLIP-2 describes each window, in a table like those that a user may bring.
+
+The table has one row per window, in order, with onset and duration of the window; ``n/a`` where BLIP-2 said nothing. A
+record beside it says what wrote it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from neuroalign.config.text import Text
-from neuroalign.io import checksum
+from neuroalign.io import checksum, provenance, write_json, write_tsv
 from neuroalign.text.blip2 import Blip2Captioner
-from neuroalign.text.build import build_captions
-from neuroalign.text.captions import Captions
 from neuroalign.text.progress import Progress
 from neuroalign.video.decode import FilmReader
 from neuroalign.video.weights_record import open_weights
@@ -21,22 +24,21 @@ from neuroalign.video.windows import WindowGrid, window_grid
 
 logger = logging.getLogger(__name__)
 
-# Keys of the configuration that decide the words; the rest is about vectors, or about where things run.
+# Keys of the configuration that decide the words; others say where things run.
 _WORDS = ("prompt", "beams", "max_tokens", "window_s", "stride_s", "batch_size")
-SECTION = ("source", "weights", "revision", "embedding", *_WORDS)
 _REPORT_S = 30
 
 
-def caption_from_film(
+def describe(
     source: str | os.PathLike,
     destination: str | os.PathLike,
+    record: str | os.PathLike,
     config: Text,
-    blip2_weights: str | os.PathLike,
-    text_weights: str | os.PathLike,
+    weights: str | os.PathLike,
     *,
     threads: int = 1,
-) -> Captions:
-    """Describe each window of a film, and write the captions with their vectors.
+) -> list[str]:
+    """Describe each window of a film.
 
     Captions go to a side file batch by batch, so that a job that was killed goes on with the first whole batch that is
     not there. The side file is removed when the result is written.
@@ -46,12 +48,19 @@ def caption_from_film(
     source : path
         A film written by `normalise`.
     destination : path
-        An ``.h5`` file in the format of `captions`.
+        A ``.tsv`` file with the columns ``onset``, ``duration`` and ``caption``.
+    record : path
+        A ``.json`` file: `weights` and `revision` of what wrote the captions, and the provenance.
     config : Text
-    blip2_weights, text_weights : path
-        A ``weights.json`` or folder each, see `weights_record.open_weights`.
+    weights : path
+        A ``weights.json`` or folder, see `weights_record.open_weights`.
     threads : int
         Threads that decode.
+
+    Returns
+    -------
+    list of str
+        The captions.
 
     Raises
     ------
@@ -60,31 +69,26 @@ def caption_from_film(
     """
     reader = FilmReader(source, threads=threads)
     grid = window_grid(len(reader), reader.fps, config.window_s, config.stride_s)
-    weights = open_weights(blip2_weights)
-    captioner = Blip2Captioner.from_folder(weights.folder, config)
-    fingerprint = {
-        **config.model_dump(mode="json", include=set(_WORDS)),
-        **captioner.setting,
-        "weights": weights.revision,
-        "film": checksum(source),
-    }
+    found = open_weights(weights)
+    captioner = Blip2Captioner.from_folder(found.folder, config)
+    section = config.model_dump(mode="json", include=set(_WORDS))
+    fingerprint = {**section, **captioner.setting, "weights": found.revision, "film": checksum(source)}
     progress = Progress(Path(destination).with_suffix(".partial.jsonl"), fingerprint)
     with progress:
         _describe(reader, grid, captioner, progress, config.batch_size)
-    # The captioner makes room for the text model.
-    del captioner
-    result = build_captions(
-        destination,
-        progress.done,
-        grid,
-        config,
-        text_weights,
-        writer=weights,
-        section=SECTION,
-        inputs={"film": source},
+    made_by = provenance(
+        {**section, "weights": config.weights, "revision": config.revision}, {"film": source}
     )
+    write_json(
+        record,
+        {"weights": found.name, "revision": found.revision, **captioner.setting, "provenance": made_by},
+    )
+    # Rounded to what no clock can tell apart, so that 0.30000000000000004 is 0.3.
+    onsets = np.round(grid.times - config.window_s / 2, 6)
+    captions = [caption or None for caption in progress.done]
+    write_tsv(destination, pd.DataFrame({"onset": onsets, "duration": config.window_s, "caption": captions}))
     progress.remove()
-    return result
+    return progress.done
 
 
 def middle_frames(grid: WindowGrid) -> np.ndarray:

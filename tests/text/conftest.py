@@ -23,6 +23,7 @@ from transformers import (
     CLIPVisionConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
+    T5Config,
 )
 
 from neuroalign.config.video import Video
@@ -66,7 +67,7 @@ WORDS = [
 SIDE = 28
 
 
-def word_tokenizer(*specials: str, begin: str, end: str = "", **roles: str) -> PreTrainedTokenizerFast:
+def word_tokenizer(*specials: str, begin: str = "", end: str = "", **roles: str) -> PreTrainedTokenizerFast:
     """One token per word, between a first and, perhaps, a last special token."""
     vocabulary = {token: k for k, token in enumerate([*specials, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=roles["unk_token"]))
@@ -110,17 +111,36 @@ def blip2_pictures():
     return dict(_PICTURES)
 
 
+def _save_blip2(folder, tokenizer, text, seed) -> None:
+    """Save a BLIP-2 that sees pictures of 28 pixels, and writes (random) words that depend on them."""
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = Blip2Config(
+        vision_config=_vision(),
+        qformer_config=_qformer(),
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        initializer_range=0.6,
+    )
+    model = Blip2ForConditionalGeneration(config)
+    # By default the queries are zero.
+    torch.nn.init.normal_(model.query_tokens)
+    torch.nn.init.normal_(model.language_projection.weight, std=2.0)
+    model.save_pretrained(folder)
+    pictures = _PICTURES | {"size": {"height": SIDE, "width": SIDE}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
+
+
 @pytest.fixture(scope="session")
 def blip2_folder(tmp_path_factory):
-    """A BLIP-2 with OPT that sees pictures of 28 pixels, and writes (random) words."""
+    """A BLIP-2 with OPT, a decoder."""
     folder = tmp_path_factory.mktemp("blip2")
     roles = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = word_tokenizer("<s>", "<pad>", "</s>", "<unk>", begin="</s>", **roles)
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(7)
     text = OPTConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer) + 1,
         hidden_size=16,
         word_embed_proj_dim=16,
         ffn_dim=32,
@@ -133,21 +153,28 @@ def blip2_folder(tmp_path_factory):
         init_std=0.7,
         tie_word_embeddings=False,
     )
-    config = Blip2Config(
-        vision_config=_vision(),
-        qformer_config=_qformer(),
-        text_config=text,
-        num_query_tokens=4,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        initializer_range=0.6,
+    _save_blip2(folder, tokenizer, text, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def blip2_t5_folder(tmp_path_factory):
+    """A BLIP-2 with T5, an encoder and a decoder."""
+    folder = tmp_path_factory.mktemp("blip2_t5")
+    roles = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer = word_tokenizer("<pad>", "</s>", "<unk>", end="</s>", **roles)
+    text = T5Config(
+        vocab_size=len(tokenizer) + 1,
+        d_model=16,
+        d_ff=32,
+        d_kv=8,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        initializer_factor=20.0,
+        tie_word_embeddings=False,
     )
-    model = Blip2ForConditionalGeneration(config)
-    # So that the words depend on the picture: by default the queries are zero.
-    torch.nn.init.normal_(model.query_tokens)
-    torch.nn.init.normal_(model.language_projection.weight, std=2.0)
-    model.save_pretrained(folder)
-    pictures = _PICTURES | {"size": {"height": SIDE, "width": SIDE}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
+    _save_blip2(folder, tokenizer, text, seed=2)
     return folder
 
 

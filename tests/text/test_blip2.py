@@ -30,7 +30,7 @@ def _config(**more):
     return Text(source="blip2", device="cpu", **more)
 
 
-def _by_the_library(folder, frames, prompt, **search):
+def _by_the_library(folder, frames, prompt, always_text=False, **search):
     """Captions with transformers' processor and model, one picture at a time."""
     model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
     queries = model.config.num_query_tokens
@@ -38,12 +38,22 @@ def _by_the_library(folder, frames, prompt, **search):
     processor = Blip2Processor(pictures, AutoTokenizer.from_pretrained(folder), num_query_tokens=queries)
     captions = []
     for frame in frames:
-        words = {"text": [prompt]} if prompt else {}
+        words = {"text": [prompt]} if prompt or always_text else {}
         inputs = processor(images=Image.fromarray(frame), return_tensors="pt", **words)
         with torch.no_grad():
             tokens = model.generate(**inputs, do_sample=False, **search)
         captions.append(processor.batch_decode(tokens, skip_special_tokens=True)[0].strip())
     return captions
+
+
+@pytest.mark.parametrize("prompt", ["", "a photo of"])
+def test_a_language_model_with_an_encoder(blip2_t5_folder, frames, prompt):
+    captioner = Blip2Captioner.from_folder(blip2_t5_folder, _config(prompt=prompt, beams=2, max_tokens=8))
+    found = captioner(frames)
+    # The library has no start of its own here: an empty text has the end token alone.
+    expected = _by_the_library(blip2_t5_folder, frames, prompt, True, num_beams=2, max_new_tokens=8)
+    assert found == expected
+    assert len(set(found)) > 2
 
 
 @pytest.mark.parametrize("prompt", ["", "a photo of"])
@@ -59,7 +69,7 @@ def test_captions_equal_those_of_the_library(blip2_folder, frames, prompt, beams
 
 
 def test_a_batch_says_what_each_picture_would(blip2_folder, frames):
-    captioner = Blip2Captioner.from_folder(blip2_folder, _config(beams=2))
+    captioner = Blip2Captioner.from_folder(blip2_folder, _config(beams=2, max_tokens=5))
     assert captioner(frames) == [captioner(frame[None])[0] for frame in frames]
 
 

@@ -12,13 +12,15 @@ import pytest
 
 from neuroalign.config.text import Text
 from neuroalign.errors import UserError
+from neuroalign.io import read_json
 from neuroalign.text import described
 from neuroalign.text.blip2 import Blip2Captioner
-from neuroalign.text.brought import caption_from_table
+from neuroalign.text.build import build_captions
 from neuroalign.text.captions import read_captions
-from neuroalign.text.described import caption_from_film, middle_frames
+from neuroalign.text.described import describe, middle_frames
 from neuroalign.text.embedding import TextEmbedder
 from neuroalign.text.progress import Progress
+from neuroalign.text.tsv import read_said
 from neuroalign.video.decode import FilmReader, iterate_frames
 from neuroalign.video.windows import window_grid
 
@@ -34,31 +36,18 @@ def folders(blip2_folder, sentence_folder):
     return blip2_folder, sentence_folder
 
 
-def _content(path):
-    """Everything in an HDF5 file, to compare."""
-    found = {}
-    with h5py.File(path) as file:
-        found["/"] = dict(file.attrs)
-        file.visititems(
-            lambda name, item: (
-                found.update({name: item[()].tolist()}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-    return found
-
-
 def test_blip2_describes_every_window(folders, mezzanine, tmp_path):
     config = _config(window_s=2, stride_s=1.5, batch_size=4)
-    caption_from_film(mezzanine, tmp_path / "film.h5", config, *folders)
+    said, record = tmp_path / "film.tsv", tmp_path / "film.json"
+    describe(mezzanine, said, record, config, folders[0])
+    build_captions(said, mezzanine, tmp_path / "film.h5", config, folders[1], record=record)
     found = read_captions(tmp_path / "film.h5")
     # By hand: of windows of 2 s every 1.5 s, the frames 8, 20, 32 … of 8 a second, one picture at a time. The last
     # window has only its first second in the film.
     np.testing.assert_allclose(found.times, 1 + 1.5 * np.arange(7))
     frames = np.concatenate([frames for _, frames in iterate_frames(mezzanine)])
-    captioner, embedder = (
-        Blip2Captioner.from_folder(folders[0], config),
-        TextEmbedder.from_folder(folders[1], config),
-    )
+    captioner = Blip2Captioner.from_folder(folders[0], config)
+    embedder = TextEmbedder.from_folder(folders[1], config)
     expected = [captioner(frames[k : k + 1])[0] for k in (*range(8, 69, 12), 76)]
     assert found.captions == expected
     assert len(set(expected)) > 2
@@ -67,11 +56,26 @@ def test_blip2_describes_every_window(folders, mezzanine, tmp_path):
     assert found.attributes["backbone"] == f"{folders[0]} + {folders[1]}"
     assert found.attributes["revision"].count("@sha256:") == 2
     assert (found.attributes["window_s"], found.attributes["stride_s"]) == (2.0, 1.5)
+    assert read_json(record)["provenance"]["config"]["beams"] == 2
+    assert set(read_json(record)["provenance"]["inputs"]) == {"film"}
     with h5py.File(tmp_path / "film.h5") as file:
-        made_by = json.loads(file.attrs["provenance"])
-    assert made_by["config"]["beams"] == 2
-    assert set(made_by["inputs"]) == {"film"}
-    assert [p.name for p in tmp_path.iterdir()] == ["film.h5"]
+        assert set(json.loads(file.attrs["provenance"])["inputs"]) == {"captions", "film"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["film.h5", "film.json", "film.tsv"]
+    # The table is one that a user could bring.
+    assert [row.caption for row in read_said(said)] == [caption for caption in expected if caption]
+
+
+def test_words_come_through_the_table_as_they_are(folders, mezzanine, tmp_path, monkeypatch):
+    words = ["None", 'a sign says "no"', "", '"exit"', "it's 3\u20444, é", "null", "n", "7", "nan", "the end"]
+    monkeypatch.setattr(Blip2Captioner, "__call__", lambda self, frames: words[: len(frames)])
+    said, record = tmp_path / "film.tsv", tmp_path / "film.json"
+    assert describe(mezzanine, said, record, _config(), folders[0]) == words
+    result = build_captions(said, mezzanine, tmp_path / "film.h5", _config(), folders[1], record=record)
+    assert result.captions == words
+    assert result.has_text.tolist() == [word != "" for word in words]
+    config = _config(window_s=3, stride_s=3)
+    with pytest.raises(UserError, match=r"line 3: no window of the film begins at 1 s"):
+        build_captions(said, mezzanine, tmp_path / "film.h5", config, folders[1], record=record)
 
 
 def test_a_window_is_shown_by_the_frame_at_its_centre():
@@ -87,8 +91,12 @@ class _Killed(BaseException):
 
 
 def test_a_killed_job_goes_on_and_gives_the_same_file(folders, mezzanine, tmp_path, monkeypatch):
-    config = _config(batch_size=3)
-    caption_from_film(mezzanine, tmp_path / "whole.h5", config, *folders)
+    def run(name):
+        files = tmp_path / f"{name}.tsv", tmp_path / f"{name}.json"
+        describe(mezzanine, *files, _config(batch_size=3), folders[0])
+        return [file.read_bytes() for file in files]
+
+    whole = run("whole")
     calls = []
     real = Blip2Captioner.__call__
 
@@ -100,29 +108,29 @@ def test_a_killed_job_goes_on_and_gives_the_same_file(folders, mezzanine, tmp_pa
 
     monkeypatch.setattr(Blip2Captioner, "__call__", counted)
     with pytest.raises(_Killed):
-        caption_from_film(mezzanine, tmp_path / "film.h5", config, *folders)
+        run("film")
     side_file = tmp_path / "film.partial.jsonl"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["film.partial.jsonl", "whole.h5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["film.partial.jsonl", "whole.json", "whole.tsv"]
     # Killed in the middle of a line, too.
     with side_file.open("ab") as file:
         file.write(b'["half a capt')
-    caption_from_film(mezzanine, tmp_path / "film.h5", config, *folders)
+    assert run("film") == whole
     assert calls == [3, 3, 3, 3, 1]
-    assert _content(tmp_path / "film.h5") == _content(tmp_path / "whole.h5")
     assert not side_file.exists()
 
 
-def test_a_job_killed_between_words_and_vectors_keeps_the_words(folders, mezzanine, tmp_path, monkeypatch):
+def test_a_job_killed_before_its_table_is_written_keeps_the_words(folders, mezzanine, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise _Killed
 
+    files = tmp_path / "film.tsv", tmp_path / "film.json"
     with monkeypatch.context() as patch:
-        patch.setattr(described, "build_captions", killed)
+        patch.setattr(described, "write_tsv", killed)
         with pytest.raises(_Killed):
-            caption_from_film(mezzanine, tmp_path / "film.h5", _config(), *folders)
+            describe(mezzanine, *files, _config(), folders[0])
     monkeypatch.setattr(Blip2Captioner, "__call__", killed)
-    caption_from_film(mezzanine, tmp_path / "film.h5", _config(), *folders)
-    assert [p.name for p in tmp_path.iterdir()] == ["film.h5"]
+    describe(mezzanine, *files, _config(), folders[0])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["film.json", "film.tsv"]
 
 
 def test_other_settings_do_not_go_on_from_there(tmp_path):
@@ -150,7 +158,7 @@ def _brought(folder, table=TABLE, **more):
 
 def test_captions_of_a_table(sentence_folder, mezzanine, tmp_path):
     table, config = _brought(tmp_path, window_s=2, stride_s=2)
-    caption_from_table(table, mezzanine, tmp_path / "film.h5", config, sentence_folder)
+    build_captions(table, mezzanine, tmp_path / "film.h5", config, sentence_folder)
     found = read_captions(tmp_path / "film.h5")
     np.testing.assert_allclose(found.times, [1, 3, 5, 7, 9])
     assert found.captions == ["a dog runs", "a dog runs a man", "", "", "the cat sits"]
@@ -164,7 +172,7 @@ def test_captions_of_a_table(sentence_folder, mezzanine, tmp_path):
 
 def test_a_film_about_which_nothing_is_said(sentence_folder, mezzanine, tmp_path):
     table, config = _brought(tmp_path, "onset\tduration\tcaption\n")
-    caption_from_table(table, mezzanine, tmp_path / "film.h5", config, sentence_folder)
+    build_captions(table, mezzanine, tmp_path / "film.h5", config, sentence_folder)
     found = read_captions(tmp_path / "film.h5")
     assert found.features.shape == (10, 24)
     assert not found.has_text.any()
@@ -177,7 +185,7 @@ def test_where_only_features_are_at_hand_they_say_how_long_the_film_is(sentence_
         file["features"] = np.zeros((10, 3), np.float32)
         file.attrs.update(attributes)
     table, config = _brought(tmp_path, window_s=1.5, stride_s=1.5)
-    caption_from_table(table, tmp_path / "features.h5", tmp_path / "film.h5", config, sentence_folder)
+    build_captions(table, tmp_path / "features.h5", tmp_path / "film.h5", config, sentence_folder)
     found = read_captions(tmp_path / "film.h5")
     np.testing.assert_allclose(found.times, 0.75 + 1.5 * np.arange(13))
     assert found.captions[5] == "the cat sits"
@@ -186,7 +194,7 @@ def test_where_only_features_are_at_hand_they_say_how_long_the_film_is(sentence_
 def test_captions_of_another_film_are_refused(sentence_folder, mezzanine, tmp_path):
     table, config = _brought(tmp_path, "onset\tduration\tcaption\n900\t3\ta dog runs\n")
     with pytest.raises(UserError, match="after the end of the film at 10 s"):
-        caption_from_table(table, mezzanine, tmp_path / "film.h5", config, sentence_folder)
+        build_captions(table, mezzanine, tmp_path / "film.h5", config, sentence_folder)
     assert not (tmp_path / "film.h5").exists()
 
 
@@ -201,7 +209,7 @@ def test_a_table_needs_no_captioner():
     script = (
         "import sys, neuroalign.text.tsv, neuroalign.text.captions\n"
         "assert not {'torch', 'transformers', 'decord', 'av'} & set(sys.modules)\n"
-        "import neuroalign.text.brought\n"
+        "import neuroalign.text.build\n"
         "assert 'neuroalign.text.blip2' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -221,3 +221,11 @@ def test_windows_in_gaps_are_empty_and_edges_only_touch():
     # Thirds of a second are not exact in binary: an edge is an edge all the same.
     third = _said(*((k / 3, 1 / 3, str(k)) for k in range(9)))
     assert window_captions(third, (np.arange(9) + 0.5) / 3, 1 / 3) == [str(k) for k in range(9)]
+
+
+def test_the_example_of_the_docs(root, tmp_path):
+    page = (root / "docs" / "text.md").read_text(encoding="utf-8")
+    table, expected = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("tsv", "text"))
+    (tmp_path / "film.tsv").write_text(table)
+    found = window_captions(read_said(tmp_path / "film.tsv"), np.arange(1, 12, 2), 2)
+    assert [f"{2 * k}-{2 * k + 2}\t{words}" for k, words in enumerate(found)] == expected.splitlines()

@@ -63,12 +63,17 @@ def test_without_text_nothing_is_captioned(demo):
 def test_a_dry_run_shows_captions_by_blip2(root, tmp_path, demo):
     output = _dry_run(root, tmp_path, demo | {"text": {"source": "blip2"}})
     jobs = _jobs(output)
-    assert jobs["caption"] == jobs["normalise"] == 8
+    assert jobs["describe"] == jobs["caption"] == jobs["normalise"] == 8
     assert jobs["weights"] == 2
-    caption = output.split("rule caption:")[1].split("rule ")[0]
-    assert "weights/blip2/weights.json" in caption
+    describe, caption = (
+        output.split(f"rule {name}:")[1].split("rule ")[0] for name in ("describe", "caption")
+    )
+    assert "weights/blip2/weights.json" in describe
+    assert "gpu=1" in describe
+    # Another text model does not describe a film again, and what it does is quick without a GPU.
     assert "weights/text/weights.json" in caption
-    assert "gpu=1" in caption
+    assert "weights/blip2" not in caption
+    assert "gpu=1" not in caption
     assert "captions/" in output.split("rule pair:")[1].split("output:")[0]
 
 
@@ -78,23 +83,16 @@ def test_a_dry_run_shows_captions_of_tables(root, tmp_path, brought):
     assert jobs["caption"] == 8
     # The text model's; words need none.
     assert jobs["weights"] == 1
-    assert "gpu=1" not in output.split("rule caption:")[1].split("rule ")[0]
+    assert "describe" not in jobs
 
 
-def test_gpus_are_for_blip2_alone(demo, brought):
-    assert make_plan(demo | {"text": {"source": "blip2"}}).caption_resources["gpu"] == 1
-    assert make_plan(demo | {"text": {"source": "blip2", "device": "cpu"}}).caption_resources["gpu"] == 0
-    assert make_plan(brought).caption_resources["gpu"] == 0
+def test_what_each_step_depends_on(demo):
+    def code(module):
+        return {path.rsplit("neuroalign/")[-1] for path in source_files(f"neuroalign.text.{module}")}
 
-
-def test_what_blip2_alone_reads_is_no_parameter_of_tables(demo, brought):
-    tables, frames = make_plan(brought), make_plan(demo | {"text": {"source": "blip2"}})
-    assert set(frames.text) - set(tables.text) == {"weights", "revision", "prompt", "beams", "max_tokens"}
-    code = [
-        {p.rsplit("neuroalign/")[-1] for p in source_files(plan.caption_module)} for plan in (tables, frames)
-    ]
-    assert {"text/tsv.py"} == {p for p in code[0] - code[1] if p.startswith("text")} - {"text/brought.py"}
-    assert {"text/blip2.py", "text/progress.py"} <= code[1] - code[0]
+    assert {"text/blip2.py", "text/progress.py"} <= code("described") - code("build")
+    assert {"text/embedding.py", "text/tsv.py", "text/captions.py"} <= code("build") - code("described")
+    assert make_plan(demo | {"text": {"source": "blip2", "device": "cpu"}}).describe_gpus == 0
 
 
 def test_where_features_are_brought_films_are_looked_at_only_by_blip2(brought, tmp_path):
@@ -177,16 +175,8 @@ def test_the_rule_makes_the_file(root, tmp_path, brought, film_file, blip2_folde
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(brought | {"text": text}))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     # The film is here; that the simulator would make another is not looked at.
-    command += [
-        "--configfile",
-        "config.yaml",
-        "--cores",
-        "2",
-        "--allowed-rules",
-        "caption",
-        "normalise",
-        "weights",
-    ]
+    command += ["--configfile", "config.yaml", "--cores", "2", "--allowed-rules"]
+    command += ["describe", "caption", "normalise", "weights"]
     command += ["--", f"{folder}/captions/{stimulus}.h5"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -194,7 +184,9 @@ def test_the_rule_makes_the_file(root, tmp_path, brought, film_file, blip2_folde
 
     found = read_captions(folder / f"captions/{stimulus}.h5")
     assert len(found.captions) == 10
-    assert [p.name for p in (folder / "captions").iterdir()] == [f"{stimulus}.h5"]
+    files = {p.name for p in (folder / "captions").rglob("*.*")}
+    described = {f"{stimulus}.tsv", f"{stimulus}.json"} if source == "blip2" else set()
+    assert files == {f"{stimulus}.h5"} | described
     assert "of 10 windows have a caption" in (folder / f"logs/caption/{stimulus}.log").read_text()
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "Nothing to be done" in again.stdout + again.stderr

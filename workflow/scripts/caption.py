@@ -1,4 +1,4 @@
-"""Find words for a film, and vectors for the words."""
+"""Lay words on the windows of a film, and find their vectors."""
 
 import sys
 from pathlib import Path
@@ -9,15 +9,9 @@ from neuroalign.jobs import job
 
 with job(snakemake):
     from neuroalign.config.text import Text
+    from neuroalign.text.build import build_captions
 
-    given, made = snakemake.input, snakemake.output[0]
-    config = Text(**snakemake.params.text)
-    if config.source == "tsv":
-        from neuroalign.text.brought import caption_from_table
-
-        caption_from_table(given.said, given.film, made, config, given.text_weights)
-    else:
-        from neuroalign.text.described import caption_from_film
-
-        weights = given.blip2_weights, given.text_weights
-        caption_from_film(given.film, made, config, *weights, threads=snakemake.threads)
+    given, config = snakemake.input, Text(**snakemake.params.text)
+    build_captions(
+        given.said, given.film, snakemake.output[0], config, given.weights, record=given.get("record")
+    )
