@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,16 @@ def test_a_defect_keeps_its_traceback_in_the_log_and_points_there(tmp_path, body
     assert f"details in {tmp_path}" in result.stderr
     assert "Traceback" in log
     assert "done" not in result.stdout
+
+
+def test_only_the_step_that_fetches_weights_may_reach_the_hub(tmp_path):
+    body = "import huggingface_hub.constants as c; print(c.HF_HUB_OFFLINE)"
+    result, _ = run_job(tmp_path, body)
+    assert result.stdout == "True\ndone\n"
+    script = SCRIPT.replace("job(snakemake)", "job(snakemake, internet=True)").format(body=body)
+    log = str(tmp_path / "other.log")
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    result = subprocess.run(
+        [sys.executable, "-c", script, log], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\ndone\n"

@@ -32,7 +32,8 @@ class Video(Section):
         "(docs/backbones.md). Fetched by a step of its own, never in a job that computes.",
     )
     revision: str | None = Field(
-        None, description="Revision of hub weights (commit, tag or branch); null: the main branch as first fetched."
+        None,
+        description="Revision of hub weights (commit, tag or branch); null: the main branch as first fetched.",
     )
     precomputed_dir: UserPath | None = Field(
         None, description="Folder of `<stimulus>.h5` feature files, for `backbone: precomputed`."
@@ -40,7 +41,36 @@ class Video(Section):
     window_s: float = Field(1.0, gt=0, description="Seconds of video summarised by one embedding.")
     stride_s: float = Field(1.0, gt=0, description="Seconds between embeddings.")
     motion_energy: MotionEnergy = Field(default_factory=MotionEnergy, description="Motion-energy pyramid.")
-    batch_size: int = Field(32, ge=1, description="Frames per forward pass of a neural backbone.")
+    layers: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="Layers of a transformer that are its levels, counted from 1; null: four at evenly spaced depths, "
+        "the last included.",
+    )
+    pooling: Literal["cls", "mean"] | None = Field(
+        None,
+        description="What stands for a layer of clip or dinov2: the class token or the mean over patches; null: cls for "
+        "clip, mean for dinov2. Video models have no class token.",
+    )
+    clip_frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frames per clip of a video model; null: as many as its weights were made for.",
+    )
+    clip_fps: float | None = Field(
+        None,
+        gt=0,
+        description="Frames per second of a video model's clips; null: as in its training (videomae 7.5, vjepa2 4).",
+    )
+    clip_tokens: Literal["window", "all"] = Field(
+        "window",
+        description="Which of a clip's tokens are averaged: those of the window that it surrounds, or all.",
+    )
+    batch_size: int = Field(
+        32,
+        ge=1,
+        description="Frames per forward pass of a neural backbone; of a video model at least one clip.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where a neural backbone runs.")
 
     @model_validator(mode="after")

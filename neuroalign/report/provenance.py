@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from neuroalign import __version__
+from neuroalign.io import open_hdf5, read_attributes
 from neuroalign.report.results import Results
 from neuroalign.report.style import Code, Section, plural, table
 
@@ -35,6 +36,7 @@ def section(results: Results) -> Section:
         lines.append(["git commit", commit])
     else:
         out.absent.append("The package does not run from a git checkout, so no commit is named.")
+    lines += [["video features", text] for text in features(results)]
     lines += [[name, version] for name, version in versions().items()]
     seeds = results.setting("train.seeds", [0])
     out.reading.append(
@@ -44,6 +46,20 @@ def section(results: Results) -> Section:
     out.blocks.append(Code("The exact configuration", _yaml(results.config)))
     out.blocks.append(table("Versions", ["what", "version"], lines, text=2))
     return out
+
+
+def features(results: Results) -> list[str]:
+    """Backbone of the video features with what fixes its numbers: weights and their commit, or a library's version.
+
+    One line, unless stimuli were embedded with different weights; none where there are no features of our own.
+    """
+    backbone = results.setting("video.backbone", "")
+    folder = results.root / "embeddings" / backbone
+    found = set()
+    for path in sorted(folder.glob("*.h5")) if backbone else ():
+        with open_hdf5(path) as file:
+            found.add(str(read_attributes(file, ["revision"]).get("revision", "")))
+    return [f"{backbone}: {revision}" if revision else backbone for revision in sorted(found)]
 
 
 def versions() -> dict[str, str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from neuroalign.video.backbones.base import Batches
+from neuroalign.video.shards import LOW_LEVEL
 from neuroalign.video.windows import WindowGrid, WindowMean
 
 
@@ -37,34 +35,35 @@ def lightness(frames: np.ndarray) -> np.ndarray:
 
 
 class LowLevel:
-    """Collects luminance, contrast and motion of a film while its frames pass on their way to a backbone.
+    """Luminance, contrast and motion of the windows of a film, or of a part of it.
 
     Per frame: mean lightness, its standard deviation over pixels, and the mean absolute difference from the frame
-    before (0 for the first). Means over windows are the columns of ``/low_level`` (see `shards.LOW_LEVEL`).
+    before (0 for the film's first). Means over windows are the columns of ``/low_level`` (see `shards.LOW_LEVEL`).
 
     Parameters
     ----------
     grid : WindowGrid
+    past : int
+        Frames before the first window's first that will be added as well, as far as there are any: at least 1, from
+        which its first motion is told.
     """
 
-    def __init__(self, grid: WindowGrid):
-        self._mean = WindowMean(grid, 3)
+    def __init__(self, grid: WindowGrid, past: int = 1):
+        self._mean = WindowMean(grid, len(LOW_LEVEL), grid.first_frame(past))
         self._rows: list[np.ndarray] = []
         self._before: np.ndarray | None = None
 
-    def watch(self, batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pass batches of (times, frames) on unchanged, and note what they look like."""
-        for times, frames in batches:
-            # Every second pixel of the picture is plenty for three numbers about all of it.
-            light = lightness(frames[:, ::2, ::2]).astype(np.float32)
-            before = light[:1] if self._before is None else self._before
-            change = np.abs(np.diff(light, axis=0, prepend=before)).mean(axis=(1, 2))
-            self._before = light[-1:]
-            values = np.stack([light.mean(axis=(1, 2)), light.std(axis=(1, 2)), change], axis=1)
-            self._rows.append(self._mean.add(values))
-            yield times, frames
+    def add(self, frames: np.ndarray) -> None:
+        """Take in the next frames, uint8 of shape (n, height, width, 3)."""
+        # Every second pixel of the picture is plenty for three numbers about all of it.
+        light = lightness(frames[:, ::2, ::2]).astype(np.float32)
+        before = light[:1] if self._before is None else self._before
+        change = np.abs(np.diff(light, axis=0, prepend=before)).mean(axis=(1, 2))
+        self._before = light[-1:].copy()
+        values = np.stack([light.mean(axis=(1, 2)), light.std(axis=(1, 2)), change], axis=1)
+        self._rows.append(self._mean.add(values))
 
     def result(self) -> np.ndarray:
-        """The three columns, of shape (windows, 3), once all frames have passed."""
+        """The three columns, float32 of shape (windows, 3), once all frames were added."""
         self._mean.close()
-        return np.concatenate(self._rows)
+        return np.concatenate(self._rows).astype(np.float32)

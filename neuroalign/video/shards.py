@@ -6,7 +6,7 @@ The same format is the input of ``video.backbone: precomputed``, then also with 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,18 +51,62 @@ def write_embedding(
     path: str | os.PathLike, embedding: Embedding, made_by: Mapping[str, Any] | None = None
 ) -> None:
     """Write an embedding file atomically; float16 and float32 features keep their type."""
+    levels = {
+        level: (data.shape[1], np.float16 if data.dtype == np.float16 else np.float32)
+        for level, data in embedding.levels.items()
+    }
+    whole = [(embedding.levels, embedding.low_level)]
+    write_parts(path, levels, embedding.times, whole, embedding.attributes, made_by)
+
+
+def write_parts(
+    path: str | os.PathLike,
+    levels: Mapping[str, tuple[int, Any]],
+    times: np.ndarray,
+    parts: Iterable[tuple[Mapping[str, np.ndarray], np.ndarray | None]],
+    attributes: Mapping[str, Any],
+    made_by: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an embedding file atomically, from parts that need not be in memory at once.
+
+    Parameters
+    ----------
+    path : path
+    levels : dict of str to (int, dtype)
+        Dimension and type of each level, from early to late.
+    times : array of shape (windows,)
+        Centre of each window in seconds from stimulus start.
+    parts : iterable of (levels, low_level)
+        Successive windows: arrays of shape (m, dim) by level, and (m, 3) or None.
+    attributes : mapping
+        See `Embedding`.
+    made_by : mapping, optional
+        See `neuroalign.io.provenance`.
+    """
+    n = len(times)
     with atomic_hdf5(path) as file:
-        for level, data in embedding.levels.items():
-            kind = np.float16 if data.dtype == np.float16 else np.float32
-            file.create_dataset(f"levels/{level}/data", data=data.astype(kind))
+        data = {
+            level: file.create_dataset(f"levels/{level}/data", (n, dim), dtype)
+            for level, (dim, dtype) in levels.items()
+        }
         # HDF5 lists groups alphabetically; the order of the hierarchy is kept beside them.
-        file["levels"].attrs["order"] = list(embedding.levels)
-        file.create_dataset("times", data=np.asarray(embedding.times, np.float64))
-        if embedding.low_level is not None:
-            dataset = file.create_dataset("low_level", data=np.asarray(embedding.low_level, np.float32))
-            dataset.attrs["columns"] = list(LOW_LEVEL)
+        file["levels"].attrs["order"] = list(levels)
+        file.create_dataset("times", data=np.asarray(times, np.float64))
+        row = 0
+        for features, low_level in parts:
+            rows = slice(row, row + len(next(iter(features.values()))))
+            for level, values in features.items():
+                data[level][rows] = values
+            if low_level is not None:
+                if "low_level" not in file:
+                    file.create_dataset("low_level", (n, len(LOW_LEVEL)), np.float32)
+                    file["low_level"].attrs["columns"] = list(LOW_LEVEL)
+                file["low_level"][rows] = low_level
+            row = rows.stop
+        if row != n:
+            raise ValueError(f"{row} of {n} windows were given")
         for name in ATTRIBUTES:
-            file.attrs[name] = embedding.attributes.get(name, "")
+            file.attrs[name] = attributes.get(name, "")
         stamp(file, made_by or {})
 
 

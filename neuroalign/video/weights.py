@@ -9,13 +9,10 @@ hub's own cache is made of links; what they lead to is read as JSON or safetenso
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,22 +37,11 @@ CAPTIONER_FILES = (*CONFIG_FILES[:2], *TENSOR_FILES, *TOKENIZER_FILES)
 TEXT_FILES = (CONFIG_FILES[0], *TENSOR_FILES, *TOKENIZER_FILES)
 # Whatever the patterns say: files that run code when they are loaded are never taken.
 _NEVER = (
-    ".bin",
-    ".pt",
-    ".pth",
-    ".pkl",
-    ".pickle",
-    ".ckpt",
-    ".py",
-    ".msgpack",
-    ".h5",
-    ".npy",
-    ".npz",
-    ".joblib",
+    *(".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"),
+    *(".py", ".msgpack", ".h5"),
 )
 # What was fetched, kept beside the files: the workflow removes its output, the record, before a step runs again.
 _FETCHED = ".fetched.json"
-_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -102,14 +88,11 @@ def weights_request(config: Config) -> dict[str, Request]:
     if registered is not None and registered.weights is not None:
         weights = video.weights or registered.weights
         requests["backbone"] = Request(weights, video.revision, BACKBONE_FILES, "video.weights")
-    text = config.text
+    text, key = config.text, "text.embedding.weights"
     if text.source == "blip2":
         requests["blip2"] = Request(text.weights, text.revision, CAPTIONER_FILES, "text.weights")
     if text.source != "none":
-        embedding = text.embedding
-        requests["text"] = Request(
-            embedding.weights, embedding.revision, TEXT_FILES, "text.embedding.weights"
-        )
+        requests["text"] = Request(text.embedding.weights, text.embedding.revision, TEXT_FILES, key)
     return requests
 
 
@@ -224,8 +207,9 @@ def fetch_weights(request: Request, folder: str | os.PathLike) -> dict[str, Any]
     Notes
     -----
     What was fetched once stays as long as `weights`, `revision` and the needed files are the same, even if the hub's
-    branch moves on: results do not change behind one's back. Delete the folder to fetch anew. An interrupted download
-    goes on where it stopped; files get their final names when all of them are here and have the right checksums.
+    branch moves on: results do not change behind one's back. Delete the folder to fetch anew. A line that drops is taken
+    up again within the file; a download that was killed goes on with the file that it was in. Files get their final
+    names when all of them are here and have the right checksums.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +217,12 @@ def fetch_weights(request: Request, folder: str | os.PathLike) -> dict[str, Any]
     if local is not None:
         record = _local_record(request, local)
     else:
-        record = _kept(request, folder) or _download(request, folder)
+        record = _kept(request, folder)
+        if record is None:
+            from neuroalign.video.hub import download
+
+            commit, files = download(request, folder)
+            record = _record(request, commit, files, None)
         write_json(folder / _FETCHED, {**record, "patterns": list(request.patterns)})
     write_json(folder / RECORD, record)
     return record
@@ -278,126 +267,6 @@ def _kept(request: Request, folder: Path) -> dict[str, Any] | None:
             return None
     logger.info("weights %s at %s are here already", request.weights, record["commit"])
     return record
-
-
-def _download(request: Request, folder: Path) -> dict[str, Any]:
-    """Fetch the needed files from the hub."""
-    from huggingface_hub import HfApi, hf_hub_download
-
-    partial = folder / _PARTIAL
-    with _sentences(request, folder):
-        info = HfApi().model_info(request.weights, revision=request.revision, files_metadata=True)
-        remote = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-        names = needed(remote, request.patterns)
-        _check_listing(request, names, remote)
-        _check_space(request, folder, sum(remote[n].size or 0 for n in names))
-        logger.info("fetching %s at %s: %s", request.weights, info.sha, ", ".join(names))
-        for name in names:
-            hf_hub_download(request.weights, name, revision=info.sha, local_dir=partial)
-        files = describe_files(partial, names)
-        for name in names:
-            lfs = remote[name].lfs
-            if lfs is not None and files[name]["sha256"] != lfs.sha256:
-                (partial / name).unlink()
-                raise UserError(
-                    f"{name} of {request.weights} arrived damaged (its SHA-256 is not the hub's); fetch it again."
-                )
-        _put_in_place(partial, folder, names)
-    return _record(request, info.sha, files, None)
-
-
-def _check_listing(request: Request, names: list[str], remote: dict) -> None:
-    """Refuse a repository without what is needed before anything is fetched."""
-    at = f" at revision {request.revision}" if request.revision else ""
-    if not any(name.endswith(".safetensors") for name in names):
-        others = sorted(
-            n for n in remote if n.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) and "/" not in n
-        )
-        has = f" (it has {', '.join(others[:3])}, which may run code when loaded)" if others else ""
-        raise UserError(
-            f"{request.weights}{at} has no model.safetensors{has}; set {request.key} to weights in that format, or the "
-            "revision to one that has them (the hub converts many: its tab 'Community' names them, as refs/pr/<n>)."
-        )
-    if "config.json" not in names:
-        raise UserError(
-            f"{request.weights}{at} has no config.json; set {request.key} to a transformers model."
-        )
-
-
-def _check_space(request: Request, folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(
-            f"{request.weights} needs {size / 1e9:.1f} GB but {free / 1e9:.1f} GB are free in {folder}; make room, or "
-            "set output_dir to another disk."
-        )
-
-
-def _put_in_place(partial: Path, folder: Path, names: list[str]) -> None:
-    """Move what was fetched to its final place; nothing of earlier weights stays beside it."""
-    for record in (RECORD, _FETCHED):
-        (folder / record).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if path.name != _PARTIAL:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial / name, folder / name)
-    shutil.rmtree(partial)
-
-
-@contextmanager
-def _sentences(request: Request, folder: Path) -> Iterator[None]:
-    """What can go wrong on the way to the hub, as sentences."""
-    from huggingface_hub import errors as hub
-
-    what = f"the weights {request.weights} ({request.key})"
-    try:
-        yield
-    except hub.GatedRepoError as error:
-        raise UserError(
-            f"{what} are gated: accept their terms on the hub with your account, then log in here (`hf auth login`, or "
-            "HF_TOKEN) and fetch them again."
-        ) from error
-    except hub.RepositoryNotFoundError as error:
-        raise UserError(
-            f"{what} are not on the hub, or private: correct the id, log in (`hf auth login`, or HF_TOKEN), or name a "
-            "local folder."
-        ) from error
-    except hub.RevisionNotFoundError as error:
-        revision_key = request.key.removesuffix("weights") + "revision"
-        raise UserError(
-            f"{what} have no revision '{request.revision}'; set {revision_key} to a branch, tag or commit that the hub "
-            "lists, or to null."
-        ) from error
-    except hub.HFValidationError as error:
-        raise UserError(
-            f"{request.key} '{request.weights}' is neither a folder nor a hub id (owner/name); correct it."
-        ) from error
-    except hub.HfHubHTTPError as error:
-        status = getattr(getattr(error, "response", None), "status_code", "an error")
-        raise UserError(
-            f"{what} could not be fetched: the hub answered with {status}; try again later, or name a local folder."
-        ) from error
-    except (
-        hub.OfflineModeIsEnabled,
-        hub.LocalEntryNotFoundError,
-        hub.HTTPError,
-        ConnectionError,
-        TimeoutError,
-    ) as e:
-        offline = " (HF_HUB_OFFLINE is set)" if isinstance(e, hub.OfflineModeIsEnabled) else ""
-        raise UserError(
-            f"{what} could not be fetched: this machine does not reach the hub{offline}; run `neuroalign weights "
-            f"--config FILE` where there is internet and this disk (a login node), or name a local folder."
-        ) from e
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"the disk of {folder} is full: {what} did not fit; make room and fetch them again: the download goes on "
-            "where it stopped."
-        ) from error
 
 
 def summary(role: str, record: dict[str, Any]) -> str:

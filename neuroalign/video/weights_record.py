@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroalign.errors import UserError
-from neuroalign.io import read_json, require
+from neuroalign.io import read_json
 
 RECORD = "weights.json"
 # The names under which transformers looks for the words of a tokenizer.
@@ -74,7 +74,9 @@ def open_weights(path: str | os.PathLike) -> Weights:
         # A folder that no `weights` step has seen: named by its content.
         names = sorted(p.name for p in path.iterdir() if p.suffix in (".json", ".safetensors"))
         if not names:
-            raise UserError(f"{path} holds no weights; save a model there, or fetch it with `neuroalign weights`.")
+            raise UserError(
+                f"{path} holds no weights; save a model there, or fetch it with `neuroalign weights`."
+            )
         return Weights(path, str(path), f"{path}@{content_digest(describe_files(path, names))}")
     content = read_json(record)
     try:
@@ -82,14 +84,16 @@ def open_weights(path: str | os.PathLike) -> Weights:
         files, name = content["files"], content["weights"]
         mark = content["commit"] or content_digest(files)
     except (KeyError, TypeError) as error:
-        raise UserError(f"{record} is no record of weights; remove it and fetch the weights again.") from error
+        raise UserError(
+            f"{record} is no record of weights; remove it and fetch the weights again."
+        ) from error
     for file, expected in files.items():
-        require(folder / file)
-        size = (folder / file).stat().st_size
+        there = folder / file
+        size = there.stat().st_size if there.exists() else None
         if size != expected["size"]:
+            what = "is missing" if size is None else f"has {size} bytes instead of {expected['size']}"
             raise UserError(
-                f"{folder / file} has {size} bytes, but {record} says {expected['size']}; remove {record} and fetch "
-                "the weights again."
+                f"{there} {what}; remove {record} and fetch the weights again (`neuroalign weights --config FILE`)."
             )
     return Weights(folder, name, f"{name}@{mark}")
 

@@ -61,6 +61,10 @@ class WindowGrid:
         rows = slice(first, last)
         return replace(self, times=self.times[rows], start=self.start[rows], stop=self.stop[rows])
 
+    def parts(self, windows: int) -> list[WindowGrid]:
+        """The grid cut into parts of so many windows; the last may have fewer."""
+        return [self.part(first, first + windows) for first in range(0, len(self), windows)]
+
     def first_frame(self, past: int = 0) -> int:
         """The first frame that these windows need, with `past` frames before it as far as there are any."""
         return max(0, int(self.start[0]) - past)

@@ -98,3 +98,12 @@ def mezzanine(pattern, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mezzanine")
     normalise(pattern, folder / "pattern.mp4", folder / "pattern.json", Video())
     return folder / "pattern.mp4"
+
+
+@pytest.fixture(scope="session")
+def long_film(write_numbered, tmp_path_factory):
+    """A mezzanine of 96 seconds, small, whose frame `i` shows `i`: several parts of an embedding."""
+    folder = tmp_path_factory.mktemp("long")
+    write_numbered(folder / "in.mp4", [Fraction(k, 8) for k in range(768)])
+    normalise(folder / "in.mp4", folder / "long.mp4", folder / "long.json", Video(height=64))
+    return folder / "long.mp4"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
-from neuroalign.video.decode import film, iterate_frames
+from neuroalign.video.decode import FilmReader, film, iterate_frames
 from neuroalign.video.normalise import normalise
 from neuroalign.video.thumbnails import contact_sheet, thumbnail, thumbnails
 
@@ -53,6 +53,38 @@ def test_frames_are_scaled_as_asked(numbered, read_number, size):
     frames = np.concatenate([f for _, f in iterate_frames(numbered, size, batch=33)])
     assert frames.shape == (80, size[1], size[0], 3)
     assert [read_number(f) for f in frames] == list(range(80))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("size", [None, (96, 96), (48, 48)])
+def test_going_on_anywhere_gives_the_frames_asked_for(long_film, read_number, threads, size):
+    reader = FilmReader(long_film, size, threads)
+    rng = np.random.default_rng(threads)
+    for first in (0, 767, *rng.integers(0, 760, 40)):
+        index = np.arange(first, min(first + rng.integers(1, 9), 768))
+        assert [read_number(frame) for frame in reader.read(index)] == index.tolist()
+
+
+def test_batches_begin_where_asked_with_their_lead(long_film, read_number):
+    reader = FilmReader(long_film)
+    list(reader.batches(500, 510, 4))
+    found = list(reader.batches(100, 110, 4, lead=2))
+    numbers = [[read_number(frame) for frame in frames] for _, frames in found]
+    assert numbers == [[98, 99, 100, 101, 102, 103], [104, 105, 106, 107], [108, 109]]
+    np.testing.assert_allclose(np.concatenate([times for times, _ in found]), np.arange(98, 110) / 8)
+    with pytest.raises(ValueError, match="batch"):
+        next(reader.batches(0, 1, 0))
+
+
+def test_a_film_that_breaks_is_told_with_its_second(long_film, tmp_path):
+    content = bytearray(long_film.read_bytes())
+    # The index lies at the end or the beginning; the middle is pictures.
+    middle = len(content) // 2
+    content[middle : middle + len(content) // 8] = bytes(len(content) // 8)
+    (tmp_path / "broken.mp4").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be decoded near second \d"):
+        for _ in iterate_frames(tmp_path / "broken.mp4"):
+            pass
 
 
 def test_pictures_equal_another_decoder(mezzanine):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from neuroalign.config.backbones import REGISTRY, Registered
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
-from neuroalign.video.backbones import REGISTRY, Backbone, load_backbone
+from neuroalign.video.backbones import Backbone, load_backbone
 from neuroalign.video.backbones.motion_energy import MotionEnergyBackbone
 from neuroalign.video.decode import iterate_frames
 from neuroalign.video.embed import embed
@@ -61,10 +61,17 @@ def test_low_level_columns_are_what_they_say(written, mezzanine):
         np.testing.assert_allclose(low_level[k], expected, rtol=1e-4)
 
 
-def test_the_registry_names_backbones():
+def test_the_registry_names_backbones(monkeypatch):
     assert isinstance(MotionEnergyBackbone(32, 8.0), Backbone)
-    allowed = get_args(Video.model_fields["backbone"].annotation)
-    assert {*REGISTRY, "precomputed"} == set(allowed)
+    # What may be configured is what is registered, in the check and in the schema, with no second list to edit.
+    for name in (*REGISTRY, "precomputed"):
+        assert Video(backbone=name).backbone == name
+    schema = Video.model_json_schema()["properties"]["backbone"]
+    assert schema["enum"] == [*REGISTRY, "precomputed"]
+    with pytest.raises(ValidationError, match="did you mean 'dinov2'"):
+        Video(backbone="dinov3")
+    monkeypatch.setitem(REGISTRY, "mine", Registered("somewhere.mine:Mine"))
+    assert Video(backbone="mine").backbone == "mine"
     with pytest.raises(UserError, match="precomputed"):
         load_backbone(Video(backbone="precomputed"), 8.0)
 

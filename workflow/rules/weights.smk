@@ -13,6 +13,7 @@ if PLAN.weights:
             f"{OUT}/logs/weights/{{role}}.log",
         wildcard_constraints:
             role="|".join(PLAN.weights),
+        localrule: True
         conda:
             "../../envs/video.yaml"
         resources:
@@ -20,6 +21,5 @@ if PLAN.weights:
             runtime=240,
         params:
             request=lambda wildcards: PLAN.weights[wildcards.role],
-        localrule: True
         script:
             "../scripts/weights.py"

@@ -11,6 +11,12 @@ with job(snakemake):
     from neuroalign.config.video import Video
     from neuroalign.video.embed import embed
 
+    # No weights: an empty list.
+    (weights,) = [*snakemake.input.get("weights", [])] or [None]
     embed(
-        snakemake.input.video, snakemake.output[0], Video(**snakemake.params.video), threads=snakemake.threads
+        snakemake.input.video,
+        snakemake.output[0],
+        Video(**snakemake.params.video),
+        threads=snakemake.threads,
+        weights=weights,
     )

@@ -1,113 +1,130 @@
-"""What neural backbones share: preprocessing as their model card states it, device, precision, missing weights."""
+"""What neural backbones share: finding and loading their weights, device, precision, and features fit to be stored."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
+from neuroalign.config.video import Video
 from neuroalign.errors import UserError
+from neuroalign.io import read_json
+from neuroalign.video.backbones._preprocessing import Preprocessing
+from neuroalign.video.weights_record import Weights, open_weights
 
 logger = logging.getLogger(__name__)
-Loaded = TypeVar("Loaded")
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a model wants its pictures.
+def find_weights(config: Video, weights: str | PathLike | None) -> Weights:
+    """The weights of a backbone, on this machine.
 
-    Attributes
+    Parameters
     ----------
-    shortest : int
-        Frames are scaled until their shorter side has this many pixels.
-    crop : int
-        The central square that is then cut out.
-    mean, std : tuple of float
-        Of the red, green and blue channel, on a scale from 0 to 1.
-    """
-
-    shortest: int
-    crop: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Preprocessing:
-        """Read the content of a ``preprocessor_config.json``.
-
-        Notes
-        -----
-        The ResNet and ConvNeXT family states one size and ``crop_pct``: below 384 pixels the picture is scaled to
-        ``size / crop_pct`` and cropped to ``size``; from 384 on it is scaled to a square without cropping, for which
-        the central square comes close enough. The CLIP family states ``size`` and ``crop_size``.
-        """
-        size = _side(content.get("size", 224))
-        crop = size
-        if content.get("crop_pct") and size < 384:
-            size = int(size / content["crop_pct"])
-        elif content.get("do_center_crop") and "crop_size" in content:
-            crop = _side(content["crop_size"])
-        return cls(size, crop, tuple(content["image_mean"]), tuple(content["image_std"]))
-
-    def frame_size(self, width: int, height: int) -> tuple[int, int]:
-        """Size, as (width, height), to which a film of the given size is scaled while decoding."""
-        scale = self.shortest / min(width, height)
-        return max(self.shortest, round(width * scale)), max(self.shortest, round(height * scale))
-
-    def __call__(self, frames: np.ndarray, device: torch.device) -> torch.Tensor:
-        """Crop and normalise RGB frames (n, height, width, 3) to a tensor (n, 3, crop, crop) on a device."""
-        top, left = (frames.shape[1] - self.crop) // 2, (frames.shape[2] - self.crop) // 2
-        cut = np.ascontiguousarray(frames[:, top : top + self.crop, left : left + self.crop])
-        # Bytes cross to the device, four times fewer than floats; from pinned memory they do while it computes.
-        pixels = torch.from_numpy(cut)
-        if device.type == "cuda":
-            pixels = pixels.pin_memory().to(device, non_blocking=True)
-        pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
-        mean = torch.tensor(self.mean, device=device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=device).view(1, -1, 1, 1)
-        return pixels.sub_(mean).div_(std)
-
-
-def _side(size: int | Mapping[str, int]) -> int:
-    if isinstance(size, Mapping):
-        return int(size.get("shortest_edge", size.get("height", 224)))
-    return int(size)
-
-
-def load_preprocessing(weights: str, revision: str | None) -> Preprocessing:
-    """The preprocessing of a model, from the hub or a local folder."""
-    from transformers.utils import cached_file
-
-    path = fetch(
-        weights, revision, lambda: cached_file(weights, "preprocessor_config.json", revision=revision)
-    )
-    return Preprocessing.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-
-
-def fetch(weights: str, revision: str | None, load: Callable[[], Loaded]) -> Loaded:
-    """Call a transformers loader; missing weights become one sentence.
+    config : Video
+    weights : path, optional
+        The record or folder of fetched weights; by default ``video.weights``, if that is a folder.
 
     Raises
     ------
     UserError
-        If the weights are neither a folder with the needed files, nor in the local cache, nor reachable.
+        If they are not here. Nothing is fetched: that is a step of its own.
     """
-    try:
-        return load()
-    except (OSError, ValueError) as error:
-        at = f" at revision {revision}" if revision else ""
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    if weights is not None:
+        return open_weights(weights)
+    folder = Path(config.weights).expanduser() if config.weights else None
+    if folder is None or not folder.is_dir():
         raise UserError(
-            f"the weights '{weights}'{at} could not be loaded ({reason}); set video.weights to a hub id that this "
-            "machine can reach, or to a folder saved with save_pretrained, with its preprocessor_config.json."
+            f"the weights of {config.backbone} ({config.weights or 'the usual ones'}) are not on this machine; fetch them "
+            "with `neuroalign weights --config FILE`, or set video.weights to a folder saved with save_pretrained."
+        )
+    return open_weights(folder)
+
+
+def load_model(kind: Any, weights: Weights, types: Sequence[str], unused: Sequence[str] = ()) -> Any:
+    """Load a model from its folder, in float32, from safetensors only.
+
+    Parameters
+    ----------
+    kind : class
+        A model class of transformers.
+    weights : Weights
+    types : sequence of str
+        Values of ``model_type`` in ``config.json`` that the class can load.
+    unused : sequence of str
+        Beginnings of the names of tensors that may be missing because no feature depends on them.
+
+    Raises
+    ------
+    UserError
+        If the folder holds another kind of model, or lacks tensors: what is missing would be random numbers.
+    """
+    model_type = read_json(weights.folder / "config.json").get("model_type")
+    if model_type not in types:
+        raise UserError(
+            f"the weights {weights.name} are of a {model_type} model, and this backbone needs {' or '.join(types)}; "
+            "correct video.weights or video.backbone."
+        )
+    from safetensors import SafetensorError
+
+    try:
+        with _quiet():
+            model, report = kind.from_pretrained(
+                weights.folder,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"the weights {weights.name} in {weights.folder} could not be loaded ({reason}); fetch them again with "
+            "`neuroalign weights`, or save the model anew with save_pretrained."
         ) from error
+    missing = sorted(n for n in report["missing_keys"] if not n.startswith(tuple(unused)))
+    if missing:
+        raise UserError(
+            f"the weights {weights.name} lack {len(missing)} tensors of a {kind.__name__}, such as {missing[0]}; use "
+            "weights of the whole model."
+        )
+    return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from listing tensors that are not used, and from drawing a progress bar."""
+    from transformers.utils import logging as library
+
+    level, bar = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bar:
+            library.enable_progress_bar()
+
+
+def same_size(preprocessing: Preprocessing, size: int, weights: Weights) -> None:
+    """Check that a model is given pictures of the size that it was made for.
+
+    Raises
+    ------
+    UserError
+        If not: the preprocessing is another model's.
+    """
+    if preprocessing.crop != size:
+        raise UserError(
+            f"the preprocessing of {weights.name} gives pictures of {preprocessing.crop} pixels, and its model sees "
+            f"{size}; save the model's own processor beside the weights."
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,125 @@
+"""Weights in the workflow: a step of their own where they are needed, and what depends on them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def project(tmp_path) -> dict:
+    """A configuration with one film and a run without content."""
+    root = tmp_path / "bids"
+    for folder in ("sub-01/func", "sub-01/anat", "stimuli"):
+        (root / folder).mkdir(parents=True)
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    (root / "task-film_bold.json").write_text('{"RepetitionTime": 2.0}')
+    (root / "sub-01/anat/sub-01_T1w.nii.gz").touch()
+    (root / "sub-01/func/sub-01_task-film_bold.nii.gz").touch()
+    (root / "sub-01/func/sub-01_task-film_events.tsv").write_text(
+        "onset\tduration\tstim_file\n0\t2\tfilm.mp4\n"
+    )
+    (root / "stimuli/film.mp4").touch()
+    return {
+        "output_dir": str(tmp_path / "out"),
+        "dataset": {"bids_dir": str(root)},
+        "fmri": {"atlas": {"image": "atlas-X_space-MNI152NLin2009cAsym_dseg.nii.gz"}},
+    }
+
+
+def snakemake(root: Path, folder: Path, config: dict, *arguments: str) -> str:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(root / "Snakefile"),
+        "--configfile",
+        str(path),
+    ]
+    done = subprocess.run(
+        [*command, "--cores", "2", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    return text
+
+
+def rules(text: str) -> set[str]:
+    """Rules of which a dry run would run jobs."""
+    lines = text.splitlines()
+    if not any(line.startswith("job ") for line in lines):
+        return set()
+    start = next(i for i, line in enumerate(lines) if line.startswith("job ")) + 2
+    table = lines[start : lines.index("", start)]
+    return {line.split()[0] for line in table} - {"total"}
+
+
+@pytest.mark.parametrize(
+    ("video", "expected"),
+    [
+        ({"backbone": "motion_energy"}, set()),
+        ({"backbone": "dinov2"}, {"weights"}),
+        ({"backbone": "vjepa2", "revision": "main"}, {"weights"}),
+    ],
+)
+def test_only_backbones_with_weights_have_the_step(root, tmp_path, project, video, expected):
+    project["video"] = video
+    embedding = f"{project['output_dir']}/embeddings/{video['backbone']}/film.h5"
+    found = rules(snakemake(root, tmp_path, project, "-n", embedding))
+    assert found == {"normalise", "embed"} | expected
+
+
+@pytest.fixture
+def resnet(tmp_path) -> Path:
+    """A folder with a tiny ResNet."""
+    import torch
+    from transformers import ResNetConfig, ResNetModel
+
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6, 8, 10], depths=[1, 1, 1, 1])
+    ResNetModel(config).save_pretrained(tmp_path / "resnet")
+    content = {"size": 56, "crop_pct": 0.875, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "resnet/preprocessor_config.json").write_text(json.dumps(content))
+    return tmp_path / "resnet"
+
+
+@pytest.mark.slow
+def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet):
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    from neuroalign.video.shards import read_embedding
+
+    film = Path(project["dataset"]["bids_dir"]) / "stimuli/film.mp4"
+    source = ["-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=2", "-pix_fmt", "yuv420p"]
+    subprocess.run([get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, str(film)], check=True)
+    project["video"] = {"backbone": "resnet101", "weights": str(resnet), "device": "cpu", "height": 64}
+    out = Path(project["output_dir"])
+    target = str(out / "embeddings/resnet101/film.h5")
+    snakemake(root, tmp_path, project, target)
+    record = json.loads((out / "weights/backbone/weights.json").read_text())
+    assert record["folder"] == str(resnet)
+    first = read_embedding(target).attributes["revision"]
+    assert first.startswith(f"{resnet}@sha256:")
+    # Nothing to do; nor if the files are touched.
+    assert rules(snakemake(root, tmp_path, project, "-n", target)) == set()
+    for file in resnet.iterdir():
+        file.touch()
+    assert rules(snakemake(root, tmp_path, project, "-n", target)) == set()
+    # Other preprocessing, other features.
+    content = json.loads((resnet / "preprocessor_config.json").read_text())
+    (resnet / "preprocessor_config.json").write_text(json.dumps({**content, "size": 49}))
+    text = snakemake(root, tmp_path, project, "-n", target)
+    assert rules(text) == {"weights", "embed"}
+    snakemake(root, tmp_path, project, target)
+    assert read_embedding(target).attributes["revision"] != first
+    # The hub id of weights is a change of the step's params, and of nothing before it.
+    project["video"]["weights"] = "lab/other"
+    assert rules(snakemake(root, tmp_path, project, "-n", target)) == {"weights", "embed"}
