@@ -6,19 +6,25 @@ record beside it says what wrote it.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import closing
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from neuroalign.config.text import Text
 from neuroalign.io import checksum, provenance, write_json, write_tsv
+from neuroalign.modules import source_files
 from neuroalign.text.blip2 import Blip2Captioner
-from neuroalign.text.progress import Progress
 from neuroalign.video.decode import FilmReader
+from neuroalign.video.journal import Journal
+from neuroalign.video.prefetch import ahead
 from neuroalign.video.weights_record import open_weights
 from neuroalign.video.windows import WindowGrid, window_grid
 
@@ -40,8 +46,8 @@ def describe(
 ) -> list[str]:
     """Describe each window of a film.
 
-    Captions go to a side file batch by batch, so that a job that was killed goes on with the first whole batch that is
-    not there. The side file is removed when the result is written.
+    Captions go to a side file batch by batch (`neuroalign.video.journal`), so that a job that was killed goes on with the
+    first whole batch that is not there. The side file is removed when the result is written.
 
     Parameters
     ----------
@@ -72,10 +78,9 @@ def describe(
     found = open_weights(weights)
     captioner = Blip2Captioner.from_folder(found.folder, config)
     section = config.model_dump(mode="json", include=set(_WORDS))
-    fingerprint = {**section, **captioner.setting, "weights": found.revision, "film": checksum(source)}
-    progress = Progress(Path(destination).with_suffix(".partial.jsonl"), fingerprint)
-    with progress:
-        _describe(reader, grid, captioner, progress, config.batch_size)
+    facts = {**section, **captioner.setting, "weights": found.revision, "film": checksum(source)}
+    with Journal(destination, _identity(facts)) as journal:
+        captions = _describe(reader, grid, captioner, journal, config.batch_size)
     made_by = provenance(
         {**section, "weights": config.weights, "revision": config.revision}, {"film": source}
     )
@@ -85,10 +90,16 @@ def describe(
     )
     # Rounded to what no clock can tell apart, so that 0.30000000000000004 is 0.3.
     onsets = np.round(grid.times - config.window_s / 2, 6)
-    captions = [caption or None for caption in progress.done]
-    write_tsv(destination, pd.DataFrame({"onset": onsets, "duration": config.window_s, "caption": captions}))
-    progress.remove()
-    return progress.done
+    table = {"onset": onsets, "duration": config.window_s, "caption": [c or None for c in captions]}
+    write_tsv(destination, pd.DataFrame(table))
+    journal.remove()
+    return captions
+
+
+def _identity(facts: Mapping[str, Any]) -> str:
+    """A checksum of all that decides the words: film, settings, weights, code and libraries."""
+    code = [checksum(path) for path in source_files("neuroalign.text.described")]
+    return blake2b(json.dumps([facts, code], sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def middle_frames(grid: WindowGrid) -> np.ndarray:
@@ -97,16 +108,26 @@ def middle_frames(grid: WindowGrid) -> np.ndarray:
 
 
 def _describe(
-    reader: FilmReader, grid: WindowGrid, captioner: Blip2Captioner, progress: Progress, batch_size: int
-) -> None:
-    """Captions of the windows that have none yet, each batch on disk before the next begins."""
-    frames, first = middle_frames(grid), len(progress.done)
+    reader: FilmReader, grid: WindowGrid, captioner: Blip2Captioner, journal: Journal, batch_size: int
+) -> list[str]:
+    """Captions of all windows: those in the journal, and the rest, each batch on disk before the next begins."""
+    captions = [caption for part in journal for caption in json.loads(part)]
+    first = len(captions)
+    if first:
+        logger.info("going on after %d of %d windows", first, len(grid))
+    frames = middle_frames(grid)
+    batches = (reader.read(frames[k : k + batch_size]) for k in range(first, len(grid), batch_size))
     began = told = time.monotonic()
-    for k in range(first, len(grid), batch_size):
-        progress.add(captioner(reader.read(frames[k : k + batch_size])))
-        now, written = time.monotonic(), len(progress.done)
-        if now - told >= _REPORT_S or written == len(grid):
-            told = now
-            rate = (written - first) / max(now - began, 1e-9)
-            left = (len(grid) - written) / rate
-            logger.info("described %d of %d windows: %.2f/s, %.0f s to go", written, len(grid), rate, left)
+    with closing(ahead(batches)) as pictures:
+        for batch in pictures:
+            words = captioner(batch)
+            journal.append(json.dumps(words).encode())
+            captions += words
+            now = time.monotonic()
+            if now - told >= _REPORT_S or len(captions) == len(grid):
+                told, rate = now, (len(captions) - first) / max(now - began, 1e-9)
+                left = (len(grid) - len(captions)) / rate
+                logger.info(
+                    "described %d of %d windows: %.2f/s, %.0f s to go", len(captions), len(grid), rate, left
+                )
+    return captions

@@ -19,7 +19,6 @@ from neuroalign.text.build import build_captions
 from neuroalign.text.captions import read_captions
 from neuroalign.text.described import describe, middle_frames
 from neuroalign.text.embedding import TextEmbedder
-from neuroalign.text.progress import Progress
 from neuroalign.text.tsv import read_said
 from neuroalign.video.decode import FilmReader, iterate_frames
 from neuroalign.video.windows import window_grid
@@ -109,8 +108,8 @@ def test_a_killed_job_goes_on_and_gives_the_same_file(folders, mezzanine, tmp_pa
     monkeypatch.setattr(Blip2Captioner, "__call__", counted)
     with pytest.raises(_Killed):
         run("film")
-    side_file = tmp_path / "film.partial.jsonl"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["film.partial.jsonl", "whole.json", "whole.tsv"]
+    side_file = tmp_path / ".film.tsv.partial"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".film.tsv.partial", "whole.json", "whole.tsv"]
     # Killed in the middle of a line, too.
     with side_file.open("ab") as file:
         file.write(b'["half a capt')
@@ -133,22 +132,25 @@ def test_a_job_killed_before_its_table_is_written_keeps_the_words(folders, mezza
     assert sorted(p.name for p in tmp_path.iterdir()) == ["film.json", "film.tsv"]
 
 
-def test_other_settings_do_not_go_on_from_there(tmp_path):
-    side_file = tmp_path / "film.partial.jsonl"
-    with Progress(side_file, {"beams": 1}) as progress:
-        progress.add(["a", "b"])
-    with Progress(side_file, {"beams": 1}) as progress:
-        assert progress.done == ["a", "b"]
-        progress.add(["c"])
-    with Progress(side_file, {"beams": 1}) as progress:
-        assert progress.done == ["a", "b", "c"]
-    with Progress(side_file, {"beams": 2}) as progress:
-        assert progress.done == []
-        progress.add(["d"])
-    with Progress(side_file, {"beams": 2}) as progress:
-        assert progress.done == ["d"]
-    progress.remove()
-    assert not side_file.exists()
+def test_other_settings_do_not_go_on_from_there(folders, mezzanine, tmp_path, monkeypatch):
+    calls = []
+    real = Blip2Captioner.__call__
+
+    def counted(self, frames):
+        calls.append(len(frames))
+        if len(calls) == 2:
+            raise _Killed
+        return real(self, frames)
+
+    files = tmp_path / "film.tsv", tmp_path / "film.json"
+    monkeypatch.setattr(Blip2Captioner, "__call__", counted)
+    with pytest.raises(_Killed):
+        describe(mezzanine, *files, _config(batch_size=6), folders[0])
+    captions = describe(mezzanine, *files, _config(batch_size=6, prompt="a photo of"), folders[0])
+    assert calls == [6, 4, 6, 4]
+    captioner = Blip2Captioner.from_folder(folders[0], _config(prompt="a photo of"))
+    frames = FilmReader(mezzanine).read(np.arange(4, 80, 8))
+    assert captions == real(captioner, frames)
 
 
 def _brought(folder, table=TABLE, **more):

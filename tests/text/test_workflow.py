@@ -90,7 +90,7 @@ def test_what_each_step_depends_on(demo):
     def code(module):
         return {path.rsplit("neuroalign/")[-1] for path in source_files(f"neuroalign.text.{module}")}
 
-    assert {"text/blip2.py", "text/progress.py"} <= code("described") - code("build")
+    assert {"text/blip2.py", "video/journal.py"} <= code("described") - code("build")
     assert {"text/embedding.py", "text/tsv.py", "text/captions.py"} <= code("build") - code("described")
     assert make_plan(demo | {"text": {"source": "blip2", "device": "cpu"}}).describe_gpus == 0
 
