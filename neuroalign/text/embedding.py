@@ -83,7 +83,9 @@ class TextEmbedder:
             "clip_text_model": CLIPTextModelWithProjection,
             "blip-2": Blip2TextModelWithProjection,
         }.get(kind.model_type, AutoModel)
-        if family is AutoModel and (hasattr(kind, "vision_config") or kind.is_encoder_decoder):
+        if family is AutoModel and (
+            hasattr(kind, "vision_config") or getattr(kind, "is_encoder_decoder", False)
+        ):
             raise UserError(
                 f"{_KEY}: the weights in {folder} are of a '{kind.model_type}', which is neither an encoder of sentences "
                 "nor CLIP nor BLIP-2; set it to other weights."
@@ -151,4 +153,4 @@ def _limit(config: Any, tokenizer: Any) -> int:
         return tokenizer.model_max_length
     words = getattr(config, "qformer_config", getattr(config, "text_config", config))
     # RoBERTa and MPNet leave the first positions, up to that of the padding, unused.
-    return words.max_position_embeddings - 2
+    return getattr(words, "max_position_embeddings", 514) - 2
