@@ -171,7 +171,7 @@ class Blip2Captioner:
 
         return {
             "device": self._device.type,
-            "dtype": str(self._model.dtype),
+            "dtype": str(self._model.vision_model.dtype),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -180,7 +180,7 @@ class Blip2Captioner:
     def __call__(self, frames: np.ndarray) -> list[str]:
         """Captions of RGB frames, uint8 of shape (n, height, width, 3): one line each, without the prompt."""
         prompt = self._prompt.expand(len(frames), -1)
-        pixels = self._pictures(frames, self._device).to(self._model.dtype)
+        pixels = self._pictures(frames, self._device).to(self._model.vision_model.dtype)
         tokens = self._model.generate(
             pixel_values=pixels, input_ids=prompt, attention_mask=torch.ones_like(prompt), **self._search
         )
