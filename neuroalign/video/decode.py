@@ -76,8 +76,12 @@ def iterate_frames(
     frames : uint8 array of shape (n, height, width, 3)
         RGB.
     """
+    if batch < 1:
+        raise ValueError(f"batch must be positive, got {batch}")
     reader = FilmReader(path, size, threads)
-    yield from reader.batches(0, len(reader), batch)
+    for first in range(0, len(reader), batch):
+        index = np.arange(first, min(first + batch, len(reader)))
+        yield index / reader.fps, reader.read(index)
 
 
 class FilmReader:
@@ -130,33 +134,6 @@ class FilmReader:
     def __len__(self) -> int:
         """Number of frames."""
         return len(self._reader)
-
-    def batches(
-        self, first: int, end: int, batch: int, lead: int = 0
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Decode frames ``first - lead <= i < end`` in order.
-
-        Parameters
-        ----------
-        first, end : int
-            Numbers of frames.
-        batch : int
-            Frames per batch; the last may have fewer.
-        lead : int
-            Frames before `first` that the first batch has on top of its own.
-
-        Yields
-        ------
-        times : float64 array of shape (n,)
-            Seconds from the film's beginning at which each frame appears.
-        frames : uint8 array of shape (n, height, width, 3)
-        """
-        if batch < 1:
-            raise ValueError(f"batch must be positive, got {batch}")
-        for begin in range(first, end, batch):
-            index = np.arange(begin - lead, min(begin + batch, end))
-            yield index / self.fps, self.read(index)
-            lead = 0
 
     def read(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
         """Frames by number, ideally ascending: uint8 of shape (n, height, width, 3).

@@ -11,8 +11,9 @@ import json
 import logging
 import math
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from hashlib import blake2b
 from importlib import metadata
@@ -28,10 +29,9 @@ from neuroalign.errors import UserError
 from neuroalign.io import provenance
 from neuroalign.modules import source_files
 from neuroalign.video.backbones import Backbone, load_backbone
-from neuroalign.video.backbones.base import Batches
 from neuroalign.video.decode import FilmReader, film
 from neuroalign.video.journal import Journal
-from neuroalign.video.luminance import LowLevel
+from neuroalign.video.luminance import LowLevel, coarse_lightness
 from neuroalign.video.prefetch import ahead
 from neuroalign.video.shards import LOW_LEVEL, write_parts
 from neuroalign.video.windows import WindowGrid, window_grid
@@ -69,7 +69,7 @@ def embed(
         An ``.h5`` file in the format of `shards`.
     config : Video
     threads : int
-        Threads that decode.
+        Threads that decode; beside a GPU, films are read in so many places at once.
     weights : path, optional
         Record or folder of the backbone's weights (see `backbones.load_backbone`).
 
@@ -124,16 +124,18 @@ def embed_with(
             logger.info("going on with window %d, where an earlier job stopped", began + 1)
         progress = _Progress(grid, parts[done:])
         size = backbone.frame_size(source.width, source.height)
-        for rows, low_level in _compute(backbone, mezzanine, size, parts[done:], config.batch_size, threads):
-            part = parts[journal.count]
-            if not np.isfinite(rows).all():
-                bad = part.times[~np.isfinite(rows).all(axis=1)][0]
-                raise UserError(
-                    f"{backbone.name} gives values that are not finite for {name} around second {bad:g}; "
-                    "check its weights, or take another backbone (video.backbone)."
-                )
-            journal.append(rows.tobytes() + low_level.tobytes())
-            progress.tell(part)
+        computed = _compute(backbone, mezzanine, size, parts[done:], config.batch_size, threads)
+        with closing(computed):
+            for rows, low_level in computed:
+                part = parts[journal.count]
+                if not np.isfinite(rows).all():
+                    bad = part.times[~np.isfinite(rows).all(axis=1)][0]
+                    raise UserError(
+                        f"{backbone.name} gives values that are not finite for {name} around second {bad:g}; "
+                        "check its weights, or take another backbone (video.backbone)."
+                    )
+                journal.append(rows.tobytes() + low_level.tobytes())
+                progress.tell(part)
         write_parts(
             destination,
             {level: (dim, backbone.dtype) for level, dim in backbone.levels.items()},
@@ -194,25 +196,39 @@ def _compute(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Features of each part, of the backbone's type, and its low-level description.
 
-    A thread decodes ahead, so that the backbone does not wait: at most `_DEPTH` + 2 batches are in memory.
+    Threads decode ahead, so that the backbone does not wait; what they hold is bounded, however long the film.
     """
     # The motion of a part's first frame needs the frame before, whatever the backbone needs.
     past = max(backbone.past, 1)
     low_levels = [LowLevel(part, past) for part in parts]
+    # Beside a GPU, one reader is too slow, and the processor is free for more. Each begins every batch by itself.
+    workers = threads if backbone.device == "cuda" else 1
+    own = threading.local()
 
-    def frames() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        reader = FilmReader(mezzanine, size, threads)
+    def tasks() -> Iterator[tuple[int, int, int, int]]:
         for number, part in enumerate(parts):
             first, end = part.first_frame(backbone.past), part.end_frame(backbone.future)
             lead = first - part.first_frame(past)
-            for times, pictures in reader.batches(first, end, batch, lead):
-                low_levels[number].add(pictures)
-                yield number, times[lead:], pictures[lead:]
+            for begin in range(first, end, batch):
+                yield number, begin - lead, min(begin + batch, end), lead
                 lead = 0
 
-    with closing(ahead(frames(), _DEPTH)) as stream:
+    def decode(task: tuple[int, int, int, int]) -> tuple[int, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        number, begin, end, lead = task
+        if not hasattr(own, "reader"):
+            own.reader = FilmReader(mezzanine, size, max(1, threads // workers))
+        index = np.arange(begin, end)
+        frames = own.reader.read(index)
+        return number, coarse_lightness(frames), (index[lead:] / own.reader.fps, frames[lead:])
+
+    def seen(number: int, group: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for _, light, frames in group:
+            low_levels[number].add(light)
+            yield frames
+
+    with closing(ahead(decode, tasks(), workers, _DEPTH)) as stream:
         for number, group in groupby(stream, key=itemgetter(0)):
-            batches: Batches = (item[1:] for item in group)
+            batches = seen(number, group)
             rows = np.concatenate(list(backbone.features(batches, parts[number])))
             expected = (len(parts[number]), sum(backbone.levels.values()))
             if rows.shape != expected:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroalign.errors import UserError
-from neuroalign.video.weights import Request, needed
+from neuroalign.video.weights import TENSOR_FILES, Request, lacking, needed
 from neuroalign.video.weights_record import describe_files
 
 logger = logging.getLogger(__name__)
@@ -67,24 +67,28 @@ def download(request: Request, folder: Path) -> tuple[str, dict[str, dict[str, A
 def _check_listing(request: Request, names: list[str], remote: dict) -> None:
     """Refuse a repository without what is needed before anything is fetched."""
     at = f" at revision {request.revision}" if request.revision else ""
-    if not any(name.endswith(".safetensors") for name in names):
+    without = lacking(names, request.patterns)
+    if TENSOR_FILES[0] in without:
         others = sorted(
             n for n in remote if n.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) and "/" not in n
         )
         has = f" (it has {', '.join(others[:3])}, which may run code when loaded)" if others else ""
         raise UserError(
-            f"{request.weights}{at} has no model.safetensors{has}; set {request.key} to weights in that format, or the "
+            f"{request.weights}{at} has no {TENSOR_FILES[0]}{has}; set {request.key} to weights in that format, or the "
             "revision to one that has them (the hub converts many: its tab 'Community' names them, as refs/pr/<n>)."
         )
-    if "config.json" not in names:
+    if without:
         raise UserError(
-            f"{request.weights}{at} has no config.json; set {request.key} to a transformers model."
+            f"{request.weights}{at} has no {without[0]}; set {request.key} to a model that transformers can load."
         )
 
 
 def _check_space(request: Request, folder: Path, size: int) -> None:
+    """Refuse to begin what cannot end."""
+    partial = folder / _PARTIAL
+    here = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     free = shutil.disk_usage(folder).free
-    if size > free:
+    if size > free + here:
         raise UserError(
             f"{request.weights} needs {size / 1e9:.1f} GB but {free / 1e9:.1f} GB are free in {folder}; make room, or "
             "set output_dir to another disk."

@@ -16,6 +16,7 @@ def _tables() -> np.ndarray:
 
 
 _CHANNELS = _tables()
+_PIXELS = 64
 
 
 def lightness(frames: np.ndarray) -> np.ndarray:
@@ -32,6 +33,22 @@ def lightness(frames: np.ndarray) -> np.ndarray:
     """
     y = sum(table[frames[..., channel]] for channel, table in enumerate(_CHANNELS))
     return np.where(y < 0.008856, 903.3 * y, 116 * np.cbrt(y) - 16)
+
+
+def coarse_lightness(frames: np.ndarray) -> np.ndarray:
+    """Lightness on a grid of pixels, plenty for three numbers about the whole picture, and quick.
+
+    Parameters
+    ----------
+    frames : uint8 array of shape (n, height, width, 3)
+
+    Returns
+    -------
+    float32 array of shape (n, rows, columns)
+        Of every second pixel, or fewer where at least 64 remain along the shorter side.
+    """
+    step = max(2, min(frames.shape[1:3]) // _PIXELS)
+    return lightness(frames[:, ::step, ::step]).astype(np.float32)
 
 
 class LowLevel:
@@ -53,10 +70,8 @@ class LowLevel:
         self._rows: list[np.ndarray] = []
         self._before: np.ndarray | None = None
 
-    def add(self, frames: np.ndarray) -> None:
-        """Take in the next frames, uint8 of shape (n, height, width, 3)."""
-        # Every second pixel of the picture is plenty for three numbers about all of it.
-        light = lightness(frames[:, ::2, ::2]).astype(np.float32)
+    def add(self, light: np.ndarray) -> None:
+        """Take in the lightness of the next frames, as `coarse_lightness` gives it."""
         before = light[:1] if self._before is None else self._before
         change = np.abs(np.diff(light, axis=0, prepend=before)).mean(axis=(1, 2))
         self._before = light[-1:].copy()

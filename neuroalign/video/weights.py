@@ -133,21 +133,38 @@ def folder_problems(request: Request) -> Iterator[str]:
     if folder is None:
         return
     names = needed(_names(folder), request.patterns)
-    # A video model's own file of preprocessing stands in for the one of images, and so does a processor's.
-    stands_in = (*CONFIG_FILES[1:], "processor_config.json")
-    preprocessing = [n for n in names if n in stands_in] if CONFIG_FILES[1] in request.patterns else [""]
-    tokenizer = [n for n in names if n in VOCABULARIES] if VOCABULARIES[0] in request.patterns else [""]
-    for what, found in (
-        ("config.json", "config.json" in names),
-        ("preprocessor_config.json", preprocessing),
-        ("tokenizer.json", tokenizer),
-        ("model.safetensors", any(n.endswith(".safetensors") for n in names)),
-    ):
-        if not found:
-            yield f"{request.key} {request.weights} holds no {what}; save the model and its processor there."
+    for what in lacking(names, request.patterns):
+        yield f"{request.key} {request.weights} holds no {what}; save the model and its processor there."
     for name in names:
         if problem := not_here(folder / name):
             yield f"{problem}."
+
+
+def lacking(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """What a model cannot do without and is not among the needed files.
+
+    Parameters
+    ----------
+    names : iterable of str
+        See `needed`.
+    patterns : iterable of str
+        Preprocessing and vocabulary are wanted where the patterns name them.
+
+    Returns
+    -------
+    list of str
+        ``config.json``, ``preprocessor_config.json``, ``tokenizer.json``, ``model.safetensors``: those that neither are
+        there nor have another file in their stead.
+    """
+    names, patterns = set(names), set(patterns)
+    # A video model's own file of preprocessing stands in for the one of images, and so does a processor's.
+    stead = {
+        "config.json": {"config.json"},
+        "preprocessor_config.json": {*CONFIG_FILES[1:], "processor_config.json"},
+        "tokenizer.json": set(VOCABULARIES),
+        "model.safetensors": {name for name in names if name.endswith(".safetensors")},
+    }
+    return [what for what, others in stead.items() if what in patterns and not others & names]
 
 
 def needed(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

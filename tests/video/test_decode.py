@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -65,15 +67,17 @@ def test_going_on_anywhere_gives_the_frames_asked_for(long_film, read_number, th
         assert [read_number(frame) for frame in reader.read(index)] == index.tolist()
 
 
-def test_batches_begin_where_asked_with_their_lead(long_film, read_number):
-    reader = FilmReader(long_film)
-    list(reader.batches(500, 510, 4))
-    found = list(reader.batches(100, 110, 4, lead=2))
-    numbers = [[read_number(frame) for frame in frames] for _, frames in found]
-    assert numbers == [[98, 99, 100, 101, 102, 103], [104, 105, 106, 107], [108, 109]]
-    np.testing.assert_allclose(np.concatenate([times for times, _ in found]), np.arange(98, 110) / 8)
-    with pytest.raises(ValueError, match="batch"):
-        next(reader.batches(0, 1, 0))
+def test_several_readers_of_a_film_at_once(long_film, read_number):
+    def work(worker):
+        reader, numbers = FilmReader(long_film, (96, 96)), []
+        for first in range(16 * worker, 768, 64):
+            numbers += [read_number(frame) for frame in reader.read(range(first, first + 16))]
+        return numbers
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
+    assert sorted(chain.from_iterable(found)) == list(range(768))
+    assert found[1][:17] == [*range(16, 32), 80]
 
 
 def test_a_film_that_breaks_is_told_with_its_second(long_film, tmp_path):

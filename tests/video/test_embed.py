@@ -18,9 +18,10 @@ from neuroalign.video.backbones import Backbone, load_backbone
 from neuroalign.video.backbones.motion_energy import MotionEnergyBackbone
 from neuroalign.video.decode import iterate_frames
 from neuroalign.video.embed import embed
-from neuroalign.video.luminance import lightness
+from neuroalign.video.luminance import LowLevel, coarse_lightness, lightness
 from neuroalign.video.precomputed import find_features
 from neuroalign.video.shards import read_embedding
+from neuroalign.video.windows import window_grid
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,18 @@ def test_low_level_columns_are_what_they_say(written, mezzanine):
             change[frames_in].mean(),
         ]
         np.testing.assert_allclose(low_level[k], expected, rtol=1e-4)
+
+
+def test_low_level_of_large_frames_is_near_that_of_all_pixels():
+    coarse = np.random.default_rng(0).integers(0, 256, (16, 27, 48, 3), dtype=np.uint8)
+    frames = coarse.repeat(12, axis=1).repeat(12, axis=2)
+    low_level = LowLevel(window_grid(16, 8.0, 1.0, 1.0))
+    for first in range(0, 16, 5):
+        low_level.add(coarse_lightness(frames[first : first + 5]))
+    light = lightness(coarse)
+    change = np.abs(np.diff(light, axis=0, prepend=light[:1]))
+    expected = np.stack([light.mean(axis=(1, 2)), light.std(axis=(1, 2)), change.mean(axis=(1, 2))], axis=1)
+    np.testing.assert_allclose(low_level.result(), expected.reshape(2, 8, 3).mean(axis=1), rtol=0.02)
 
 
 def test_the_registry_names_backbones(monkeypatch):

@@ -211,6 +211,14 @@ def test_two_jobs_at_once(long_film, whole, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["long.h5"]
 
 
+def test_several_readers_give_the_same_bytes(long_film, whole, tmp_path):
+    backbone = MotionEnergyBackbone(32, 8.0)
+    # Only that it says so: beside a GPU, films are read in several places at once.
+    backbone.device = "cuda"
+    embed_with(backbone, long_film, tmp_path / "long.h5", CONFIG, threads=4)
+    assert (tmp_path / "long.h5").read_bytes() == whole.read_bytes()
+
+
 def test_parts_make_up_what_the_film_gives_at_once(long_film, whole):
     backbone = MotionEnergyBackbone(32, 8.0)
     grid = module.window_grid(768, 8.0, 1.5, 1.0)

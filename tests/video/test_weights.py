@@ -23,9 +23,12 @@ from neuroalign.config import parse_config
 from neuroalign.errors import UserError
 from neuroalign.video.weights import (
     BACKBONE_FILES,
+    TENSOR_FILES,
+    TOKENIZER_FILES,
     Request,
     fetch_weights,
     folder_problems,
+    lacking,
     needed,
     weights_request,
 )
@@ -271,6 +274,7 @@ def test_nothing_of_earlier_weights_stays_beside_the_new(hub, tmp_path):
     fetch_weights(request_(), tmp_path)
     hub.repositories["lab/shards"] = {
         "config.json": b"{}",
+        "video_preprocessor_config.json": b"{}",
         "model.safetensors.index.json": b"{}",
         "model-00001-of-00002.safetensors": b"1",
         "model-00002-of-00002.safetensors": b"2",
@@ -318,6 +322,7 @@ def test_a_file_that_is_not_what_the_hub_lists_is_refused(hub, tmp_path):
         ("lab/resnet", "v9", "no revision 'v9'; set video.revision"),
         ("lab/pickle", None, r"has no model.safetensors \(it has pytorch_model.bin, which may run code"),
         ("lab/bare", None, "has no config.json"),
+        ("lab/blind", None, "has no preprocessor_config.json"),
         ("lab:resnet", None, "neither a folder nor a hub id"),
         ("./none", None, "is not a folder"),
     ],
@@ -326,6 +331,7 @@ def test_what_cannot_be_fetched_is_one_sentence(hub, tmp_path, weights, revision
     hub.repositories["lab/gated"] = dict(FILES)
     hub.gated.add("lab/gated")
     hub.repositories["lab/pickle"] = {"config.json": b"{}", "pytorch_model.bin": b"x"}
+    hub.repositories["lab/blind"] = {"model.safetensors": b"x", "config.json": b"{}"}
     hub.repositories["lab/bare"] = {"model.safetensors": b"x"}
     with pytest.raises(UserError, match=words) as caught:
         fetch_weights(request_(weights, revision), tmp_path)
@@ -415,6 +421,14 @@ def test_needed_files():
     assert needed(["1_Pooling/config.json", "2_Dense/config.json"], ("1_Pooling/config.json",)) == [
         "1_Pooling/config.json"
     ]
+
+
+def test_a_model_of_words_needs_a_vocabulary_of_any_kind():
+    patterns = ("config.json", *TENSOR_FILES, *TOKENIZER_FILES)
+    assert lacking([], patterns) == ["config.json", "tokenizer.json", "model.safetensors"]
+    for vocabulary in ("tokenizer.json", "vocab.txt", "spiece.model"):
+        names = ["config.json", "model-00001-of-00001.safetensors", vocabulary]
+        assert lacking(needed(names, patterns), patterns) == []
 
 
 @given(

@@ -91,6 +91,15 @@ def resnet(tmp_path) -> Path:
     return tmp_path / "resnet"
 
 
+def test_weights_fetched_by_hand_are_not_fetched_again(root, tmp_path, project, resnet):
+    project["video"] = {"backbone": "resnet101", "weights": str(resnet)}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(project))
+    command = [sys.executable, "-m", "neuroalign", "weights", "--config", str(tmp_path / "config.yaml")]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    embedding = f"{project['output_dir']}/embeddings/resnet101/film.h5"
+    assert rules(snakemake(root, tmp_path, project, "-n", embedding)) == {"normalise", "embed"}
+
+
 @pytest.mark.slow
 def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet):
     from imageio_ffmpeg import get_ffmpeg_exe
@@ -123,3 +132,7 @@ def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet
     # The hub id of weights is a change of the step's params, and of nothing before it.
     project["video"]["weights"] = "lab/other"
     assert rules(snakemake(root, tmp_path, project, "-n", target)) == {"weights", "embed"}
+    # Without weights, no step and no record.
+    project["video"] = {"backbone": "motion_energy", "height": 64, "motion_energy": {"size": 32}}
+    snakemake(root, tmp_path, project, str(out / "embeddings/motion_energy/film.h5"))
+    assert read_embedding(out / "embeddings/motion_energy/film.h5").attributes["backbone"] == "motion_energy"

@@ -12,9 +12,12 @@ if os.path.exists(sys.executable):
 from neuroalign.errors import UserError
 from neuroalign.modules import source_files
 from neuroalign.plan import make_plan
+from neuroalign.plan_video import embed_needs, shared_rules
 
 try:
     PLAN = make_plan(config)
+    # What `--cache` shares with other workflows: films and their features, nothing of a subject (docs/embeddings.md).
+    SHARED = shared_rules(PLAN.checked.video, workflow.workflow_settings.cache)
 except UserError as error:
     sys.exit(f"neuroalign: {error}")
 

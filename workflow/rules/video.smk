@@ -1,5 +1,7 @@
 # Videos become features on a regular time grid, once per stimulus.
 
+EMBED = embed_needs(PLAN.checked.video, PLAN.embed_gpus)
+
 
 rule normalise:
     input:
@@ -10,6 +12,7 @@ rule normalise:
         record=f"{OUT}/stimuli/{{stimulus}}.json",
     log:
         f"{OUT}/logs/normalise/{{stimulus}}.log",
+    cache: "normalise" in SHARED
     conda:
         "../../envs/video.yaml"
     resources:
@@ -30,12 +33,14 @@ rule embed:
         f"{OUT}/embeddings/{CONFIG['video']['backbone']}/{{stimulus}}.h5",
     log:
         f"{OUT}/logs/embed/{{stimulus}}.log",
+    cache: "embed" in SHARED
     conda:
         "../../envs/video.yaml"
-    threads: 2
+    threads: EMBED["threads"]
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=EMBED["mem_mb"],
+        # A job that ran out of time goes on where it was.
+        runtime=lambda wildcards, attempt: attempt * EMBED["runtime"],
         gpu=PLAN.embed_gpus,
     params:
         video=PLAN.section("video", but=("precomputed_dir",)),

@@ -77,3 +77,20 @@ def test_windows_longer_than_a_clip_are_covered():
     assert sampling.parts == 3
     index = sampling.index(window_grid(48, 8.0, 6.0, 6.0))
     assert np.concatenate(index).tolist() == list(range(48))
+
+
+def test_clips_are_those_of_the_families_training():
+    """VideoMAE: 16 frames, every fourth of 30 a second. V-JEPA 2: 4 a second, whatever the film's rate."""
+    from neuroalign.video.backbones.videomae import RATE as VIDEOMAE
+    from neuroalign.video.backbones.vjepa2 import RATE as VJEPA2
+
+    for frames, rate, fps, step in ((16, VIDEOMAE, 30, 4), (64, VJEPA2, 24, 6), (64, VJEPA2, 8, 2)):
+        grid = window_grid(60 * fps, float(fps), 1.0, 1.0)
+        index = Sampling(frames, rate, float(fps), 1.0).index(grid)
+        middle = index[len(index) // 2]
+        assert len(middle) == frames
+        assert set(np.diff(middle)) == {step}
+        # The window is in the middle of its clip, to half a step.
+        window = len(index) // 2
+        centre = (grid.start[window] + grid.stop[window] - 1) / 2
+        assert abs(middle.mean() - centre) <= step / 2
