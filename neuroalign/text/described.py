@@ -116,9 +116,9 @@ def _describe(
     if first:
         logger.info("going on after %d of %d windows", first, len(grid))
     frames = middle_frames(grid)
-    batches = (reader.read(frames[k : k + batch_size]) for k in range(first, len(grid), batch_size))
+    batches = (frames[k : k + batch_size] for k in range(first, len(grid), batch_size))
     began = told = time.monotonic()
-    with closing(ahead(batches)) as pictures:
+    with closing(ahead(reader.read, batches)) as pictures:
         for batch in pictures:
             words = captioner(batch)
             journal.append(json.dumps(words).encode())
