@@ -25,6 +25,7 @@ from neuroalign.config.backbones import PRECOMPUTED, REGISTRY
 from neuroalign.errors import Problems, UserError
 from neuroalign.fmri import fmriprep
 from neuroalign.plan_brain import BrainPlan
+from neuroalign.plan_text import TextPlan
 from neuroalign.video.weights import Request, local_files, weights_request
 from neuroalign.video.weights_record import RECORD
 
@@ -76,14 +77,15 @@ def _check_inputs(plan: Plan) -> None:
             problems.append(str(error))
     if plan.engine == "fmriprep" and (problem := fmriprep.surface_problem(fmri.space)):
         problems.append(problem)
-    if not plan.simulated and not plan.precomputed:
+    if not plan.simulated and plan.films_needed:
         from neuroalign.validate import missing_stimuli
 
         problems += missing_stimuli(plan.checked, plan.presentations)
-    try:
-        _ = plan.embedding_files
-    except Problems as error:
-        problems += error.problems
+    for find in (lambda: plan.embedding_files, lambda: plan.brought_captions):
+        try:
+            find()
+        except Problems as error:
+            problems += error.problems
     if problems:
         raise Problems(problems)
 
@@ -102,7 +104,7 @@ def _with_demo_atlas(config: Config, image: str) -> Config:
 
 
 @dataclass
-class Plan(BrainPlan):
+class Plan(BrainPlan, TextPlan):
     """Runs, stimuli, models and their files.
 
     Attributes
@@ -303,8 +305,12 @@ class Plan(BrainPlan):
 
     @property
     def mezzanine_files(self) -> list[str]:
-        """Normalised videos of all stimuli; none where features are precomputed."""
-        return [] if self.precomputed else [f"{self.out}/stimuli/{stimulus}.mp4" for stimulus in self.stimuli]
+        """Normalised videos of all stimuli; none where no stage looks at them."""
+        return [self.mezzanine(stimulus) for stimulus in self.stimuli] if self.films_needed else []
+
+    def mezzanine(self, stimulus: str) -> str:
+        """The normalised video of a stimulus."""
+        return f"{self.out}/stimuli/{stimulus}.mp4"
 
     @cached_property
     def embedding_files(self) -> list[str]:
@@ -401,6 +407,7 @@ class Plan(BrainPlan):
         """
         files = [*self.series_files, *self.quality_files, *self.quality_pages, *self.mezzanine_files]
         files += [] if self.precomputed else self.embedding_files
+        files += [*self.described_files, *self.captions_files]
         if self.engine is not None:
             files += [self.preprocessed(run_id)["bold"] for run_id in self.run_ids]
         if self.engine == "native":

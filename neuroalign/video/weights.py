@@ -33,6 +33,8 @@ TOKENIZER_FILES = (
     *("processor_config.json", "generation_config.json", "chat_template.jinja"),
 )
 BACKBONE_FILES = (*CONFIG_FILES, *TENSOR_FILES)
+CAPTIONER_FILES = (*CONFIG_FILES[:2], *TENSOR_FILES, *TOKENIZER_FILES)
+TEXT_FILES = (CONFIG_FILES[0], *TENSOR_FILES, *TOKENIZER_FILES)
 # Whatever the patterns say: files that run code when they are loaded are never taken.
 _NEVER = (
     *(".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"),
@@ -78,7 +80,7 @@ def weights_request(config: Config) -> dict[str, Request]:
     Returns
     -------
     dict of str to Request
-        ``backbone`` where the backbone has weights.
+        ``backbone`` where the backbone has weights; with captions ``text``, and ``blip2`` if it writes them.
     """
     requests = {}
     video = config.video
@@ -86,6 +88,11 @@ def weights_request(config: Config) -> dict[str, Request]:
     if registered is not None and registered.weights is not None:
         weights = video.weights or registered.weights
         requests["backbone"] = Request(weights, video.revision, BACKBONE_FILES, "video.weights")
+    text, key = config.text, "text.embedding.weights"
+    if text.source == "blip2":
+        requests["blip2"] = Request(text.weights, text.revision, CAPTIONER_FILES, "text.weights")
+    if text.source != "none":
+        requests["text"] = Request(text.embedding.weights, text.embedding.revision, TEXT_FILES, key)
     return requests
 
 
