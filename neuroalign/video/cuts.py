@@ -118,14 +118,14 @@ class ShotDetector:
             alike = np.maximum(0, (layout[then] * layout[now]).sum(axis=1))
             colours += different.tolist()
             both += (different * (1 - alike)).tolist()
-        first = self._count - old
-        for end in range(old, len(prints)):
-            for span in (s for s in self._spans if s <= end):
-                stretch = slice(end - span, end + 1)
-                found = _mixture(small[stretch], first + end - span)
-                alike = max(0.0, float(layout[end - span] @ layout[end]))
+        for span in self._spans:
+            ends = np.arange(max(old, span), len(prints))
+            changed = ((small[ends] - small[ends - span]) ** 2).mean(axis=1) >= _DIFFERENT**2
+            for end in ends[changed].tolist():
+                begin = end - span
+                found = _mixture(small[begin : end + 1], self._count - old + begin)
                 # Else it is the light that changed slowly, as when a camera adapts.
-                if found and _distance(prints[end - span], prints[end]) * (1 - alike) >= LEAST:
+                if found and _difference(prints, layout, begin, end) >= LEAST:
                     self._mixtures.append(found)
         self._count += len(frames)
         self._prints, self._small = prints[-self._keep :], small[-self._keep :]
@@ -226,8 +226,6 @@ def _mixture(frames: np.ndarray, first: int) -> tuple[float, int, int] | None:
     """
     difference = frames[-1] - frames[0]
     size = float(difference @ difference)
-    if size < len(difference) * _DIFFERENT**2:
-        return None
     share = (frames - frames[0]) @ difference / size
     steps = np.diff(share)
     # It begins and ends inside, nowhere in one step, and never turns back.
@@ -299,3 +297,8 @@ def _standardised(small: np.ndarray) -> np.ndarray:
     centred = small - small.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     return centred / np.where(length > _BLANK * np.sqrt(small.shape[1]), length, np.inf)
+
+
+def _difference(prints: np.ndarray, layout: np.ndarray, one: int, other: int) -> float:
+    """Difference of two frames, by their numbers."""
+    return float(_distance(prints[one], prints[other]) * (1 - max(0.0, layout[one] @ layout[other])))

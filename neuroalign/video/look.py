@@ -9,11 +9,13 @@ import numpy as np
 
 from neuroalign.video.cuts import ShotDetector, Transition, frame_size, shot_edges
 from neuroalign.video.decode import Film, film, iterate_frames
-from neuroalign.video.thumbnails import thumbnails
+from neuroalign.video.thumbnails import frames_at
 
 # A contact sheet holds so many pictures at most: one for each shot of a short film, evenly spaced ones of a long film.
 MOST_PICTURES = 36
 PICTURE_HEIGHT = 100
+# Width over height of the strip of frames above the time courses.
+_STRIP_ASPECT = 17.0
 _BATCH = 64
 # Frames that differ so little are the same picture, compressed twice.
 _STILL = 0.004
@@ -36,8 +38,9 @@ class Look:
         Seconds of the longest stretch in which the picture stands still, or is black.
     times : list of float
         Seconds at which the pictures of the contact sheet are.
-    pictures : list of bytes
-        JPEG.
+    pictures : list of uint8 arrays of shape (height, width, 3)
+    strip : list of uint8 arrays of shape (height, width, 3)
+        Evenly spaced pictures from the film's beginning to its end.
     by_shot : bool
         Whether there is one picture for each shot; otherwise they are evenly spaced.
     """
@@ -48,7 +51,8 @@ class Look:
     still_s: float
     dark_s: float
     times: list[float]
-    pictures: list[bytes]
+    pictures: list[np.ndarray]
+    strip: list[np.ndarray]
     by_shot: bool
 
     @property
@@ -58,7 +62,7 @@ class Look:
 
 
 def look_at(mezzanine: str | os.PathLike) -> Look:
-    """Decode a film once, small, and then the few frames of its contact sheet.
+    """Decode a film once, small, and then the few frames of its pictures.
 
     Parameters
     ----------
@@ -80,6 +84,9 @@ def look_at(mezzanine: str | os.PathLike) -> Look:
     edges = shot_edges(transitions, source.n_frames)
     by_shot = len(edges) - 1 <= MOST_PICTURES
     times = picture_times(edges / source.fps, source.duration_s)
+    count = int(np.clip(round(_STRIP_ASPECT * source.height / source.width), 1, min(24, source.n_frames)))
+    even = (np.arange(count) + 0.5) * source.duration_s / count
+    pictures = frames_at(mezzanine, [*times, *even], PICTURE_HEIGHT)
     return Look(
         film=source,
         transitions=transitions,
@@ -88,7 +95,8 @@ def look_at(mezzanine: str | os.PathLike) -> Look:
         still_s=longest(change[1:] < _STILL) / source.fps,
         dark_s=longest(np.concatenate(dark)) / source.fps,
         times=times,
-        pictures=thumbnails(mezzanine, times, PICTURE_HEIGHT),
+        pictures=pictures[: len(times)],
+        strip=pictures[len(times) :],
         by_shot=by_shot,
     )
 
