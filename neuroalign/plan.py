@@ -24,6 +24,7 @@ from neuroalign.config import Config, parse_config
 from neuroalign.errors import Problems, UserError
 from neuroalign.fmri import fmriprep
 from neuroalign.plan_brain import BrainPlan
+from neuroalign.plan_stimuli import StimulusPlan
 
 _GPU_BACKBONES = {"resnet101"}
 
@@ -101,7 +102,7 @@ def _with_demo_atlas(config: Config, image: str) -> Config:
 
 
 @dataclass
-class Plan(BrainPlan):
+class Plan(BrainPlan, StimulusPlan):
     """Runs, stimuli, models and their files.
 
     Attributes
@@ -376,6 +377,7 @@ class Plan(BrainPlan):
         """
         files = [*self.series_files, *self.quality_files, *self.quality_pages, *self.mezzanine_files]
         files += [] if self.precomputed else self.embedding_files
+        files += [*self.stimulus_pages, *self.stimulus_overview]
         if self.engine is not None:
             files += [self.preprocessed(run_id)["bold"] for run_id in self.run_ids]
         if self.engine == "native":

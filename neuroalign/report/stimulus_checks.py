@@ -73,7 +73,9 @@ def checks(
 
 def verdict(made: list[Check]) -> str:
     """The page's first sentence."""
-    bad, look = ([c.label[0].lower() + c.label[1:] for c in made if c.state == state] for state in ("bad", "look"))
+    bad, look = (
+        [c.label[0].lower() + c.label[1:] for c in made if c.state == state] for state in ("bad", "look")
+    )
     if bad:
         more = f"; have a look at {listed(look)}, too" if look else ""
         return f"This stimulus has a problem: {listed(bad)}{more}."
@@ -85,7 +87,11 @@ def verdict(made: list[Check]) -> str:
 def what_was_done(record: Mapping[str, Any]) -> str:
     """What `normalise` did to this film, as a sentence."""
     steps = [str(step) for step in record.get("done", [])]
-    return f"What was done to the original: {'; '.join(steps)}." if steps else "Nothing had to be done to the original."
+    return (
+        f"What was done to the original: {'; '.join(steps)}."
+        if steps
+        else "Nothing had to be done to the original."
+    )
 
 
 def facts_table(record: Mapping[str, Any]) -> Table:
@@ -103,7 +109,11 @@ def facts_table(record: Mapping[str, Any]) -> Table:
         ["time of its beginning (s)", _plain(source.get("start_s")), "0"],
         ["streams", ", ".join(f"{n} {kind}" for kind, n in Counter(source.get("streams", [])).items()) or "–", "1 video"],
     ]  # fmt: skip
-    return Table("The original, and the normalised film that everything else reads", ["", "original", "normalised"], rows)
+    return Table(
+        "The original, and the normalised film that everything else reads",
+        ["", "original", "normalised"],
+        rows,
+    )
 
 
 def _text(value: Any) -> str:
@@ -123,7 +133,9 @@ def _film(look: Look, record: Mapping[str, Any] | None) -> Check:
     remark = f"{plural(film.n_frames, 'frame')} at {film.fps:g} a second, {film.width} × {film.height} pixels"
     expected = (record or {}).get("mezzanine", {}).get("frames")
     if expected is not None and expected != film.n_frames:
-        return Check("Film", _length(film.duration_s), f"{remark}; {expected} were written: normalise it again", "bad")
+        return Check(
+            "Film", _length(film.duration_s), f"{remark}; {expected} were written: normalise it again", "bad"
+        )
     return Check("Film", _length(film.duration_s), remark)
 
 
@@ -138,9 +150,17 @@ def _length(seconds: float) -> str:
 def _original(record: Mapping[str, Any]) -> Check:
     source = record.get("source", {})
     what = f"{_size(source)}, {_text(source.get('codec'))}, {_plain(source.get('fps'))} frames a second"
-    warnings = record.get("warnings", [])
+    warnings, damage = record.get("warnings", []), record.get("damage")
+    if damage:
+        remark = f"{what}; {damage.get('reason') or 'damaged'}: what comes after is missing"
+        return Check("Original", f"breaks at {_length(float(damage['at_s']))}", remark, "look")
     if warnings:
-        return Check("Original", "complaints", f"{what}; ffmpeg warned {plural(len(warnings), 'time')}: see below", "look")
+        return Check(
+            "Original",
+            "complaints",
+            f"{what}; ffmpeg warned {plural(len(warnings), 'time')}: see below",
+            "look",
+        )
     return Check("Original", "whole", what, "good")
 
 
@@ -151,7 +171,9 @@ def _shots(look: Look) -> Check:
     told = ", ".join(plural(kinds[k], *words) for k, words in names.items() if kinds[k])
     if not told:
         return Check("Shots", "1", "no cut was found")
-    return Check("Shots", f"{len(lengths):,}", f"{told}; median length {number(float(np.median(lengths)), 1)} s")
+    return Check(
+        "Shots", f"{len(lengths):,}", f"{told}; median length {number(float(np.median(lengths)), 1)} s"
+    )
 
 
 def _still(look: Look) -> Check:
@@ -162,7 +184,9 @@ def _still(look: Look) -> Check:
 
 def _windows(embedding: Embedding, levels: list[LevelCourse]) -> Check:
     window, stride = (embedding.attributes.get(k) for k in ("window_s", "stride_s"))
-    remark = f"{embedding.attributes.get('backbone') or 'features of the user'}: {plural(len(levels), 'level')}, "
+    remark = (
+        f"{embedding.attributes.get('backbone') or 'features of the user'}: {plural(len(levels), 'level')}, "
+    )
     remark += f"{sum(level.data.shape[1] for level in levels):,} features"
     if isinstance(window, (int, float)) and isinstance(stride, (int, float)):
         remark += f"; {window:g} s long, one every {stride:g} s"
@@ -180,15 +204,24 @@ def _time_axis(embedding: Embedding, look: Look | None) -> Check:
     remark = "centres of the first and the last window"
     steps = np.diff(times)
     if len(steps) and np.ptp(steps) > 0.02 * step:
-        return Check("Time axis", span, f"{remark}; from window to window {steps.min():.3g} to {steps.max():.3g} s", "bad")
+        return Check(
+            "Time axis",
+            span,
+            f"{remark}; from window to window {steps.min():.3g} to {steps.max():.3g} s",
+            "bad",
+        )
     if look is None:
         return Check("Time axis", span, remark, "good")
     missing = look.film.duration_s - times[-1] - window / 2
     room = max(window, step if np.isfinite(step) else window)
     if missing > room:
-        return Check("Time axis", span, f"{remark}; the last {missing:.1f} s of the film have no features", "bad")
+        return Check(
+            "Time axis", span, f"{remark}; the last {missing:.1f} s of the film have no features", "bad"
+        )
     if -missing > room:
-        return Check("Time axis", span, f"{remark}; the film ends {-missing:.1f} s before the features", "bad")
+        return Check(
+            "Time axis", span, f"{remark}; the film ends {-missing:.1f} s before the features", "bad"
+        )
     return Check("Time axis", span, f"{remark}; the film is covered", "good")
 
 

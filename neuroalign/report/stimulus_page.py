@@ -87,7 +87,9 @@ class _Captions:
 def _pictures(look: Look | None, captions: _Captions | None) -> Section:
     out = Section("pictures", "What is to be seen?")
     if look is None:
-        out.absent.append("There are no pictures: the features were brought by the user, without the film (video.backbone: precomputed).")
+        out.absent.append(
+            "There are no pictures: the features were brought by the user, without the film (video.backbone: precomputed)."
+        )
     else:
         edges = look.edges_s
         clips = []
@@ -95,28 +97,42 @@ def _pictures(look: Look | None, captions: _Captions | None) -> Section:
             shot = int(np.searchsorted(edges, time, side="right"))
             label, alt = clock(time), f"Frame at {clock(time)}, shot {shot} of {len(edges) - 1}"
             note = captions.at(time) if captions is not None else ""
-            clips.append(Clip(f"{label} {note}".strip(), f"{alt}. {note}".strip(), data_uri(jpeg(frame), "image/jpeg")))
+            clips.append(
+                Clip(f"{label} {note}".strip(), f"{alt}. {note}".strip(), data_uri(jpeg(frame), "image/jpeg"))
+            )
         how = (
             "the middle frame of every shot"
             if look.by_shot and len(edges) > 2
             else f"evenly spaced frames of {plural(len(edges) - 1, 'shot')}"
         )
         said = ", with the caption of the window there" if captions is not None else ""
-        out.blocks.append(Sheet(f"Contact sheet, left to right: {how}; times in minutes and seconds{said}.", clips))
+        out.blocks.append(
+            Sheet(f"Contact sheet, left to right: {how}; times in minutes and seconds{said}.", clips)
+        )
         out.blocks.append(_transitions(look))
     if captions is not None:
         rows = [
-            [f"{time:.2f}", text or "–"] for time, text in zip(captions.embedding.times, captions.texts, strict=True)
+            [f"{time:.2f}", text or "–"]
+            for time, text in zip(captions.embedding.times, captions.texts, strict=True)
         ][:_MOST_CAPTIONS]
         columns = ["centre of the window (s)", "caption"]
-        out.blocks.append(Table(f"Captions of {plural(len(captions.texts), 'window')}", columns, rows, frozenset({0})))
+        out.blocks.append(
+            Table(f"Captions of {plural(len(captions.texts), 'window')}", columns, rows, frozenset({0}))
+        )
     return out
 
 
 def _transitions(look: Look) -> Table:
     fps, edges = look.film.fps, look.edges_s
     rows = [
-        [str(k), t.kind, f"{t.start / fps:.3f}", f"{t.stop / fps:.3f}", str(t.frame), f"{edges[k + 1] - edges[k]:.3f}"]
+        [
+            str(k),
+            t.kind,
+            f"{t.start / fps:.3f}",
+            f"{t.stop / fps:.3f}",
+            str(t.frame),
+            f"{edges[k + 1] - edges[k]:.3f}",
+        ]
         for k, t in enumerate(look.transitions, 1)
     ]
     columns = ["", "kind", "from (s)", "to (s)", "first frame of the shot", "length of the shot (s)"]
@@ -124,39 +140,59 @@ def _transitions(look: Look) -> Table:
     return Table(caption, columns, rows, frozenset({0, 2, 3, 4, 5}))
 
 
-def _time(embedding: Embedding, levels: list[LevelCourse], look: Look | None, captions: _Captions | None) -> Section:
+def _time(
+    embedding: Embedding, levels: list[LevelCourse], look: Look | None, captions: _Captions | None
+) -> Section:
     out = Section("features", "What do the features do?")
     drawn = [level for level in levels if level.drawable]
     if captions is not None and np.array_equal(captions.embedding.times, embedding.times):
-        drawn += [level for level in (LevelCourse(n, d) for n, d in captions.embedding.levels.items()) if level.drawable]
+        drawn += [
+            level
+            for level in (LevelCourse(n, d) for n, d in captions.embedding.levels.items())
+            if level.drawable
+        ]
     if not drawn:
         windows = plural(len(embedding.times), "window")
-        out.absent.append(f"There is nothing to draw over time: {windows}, and no feature that differs between windows.")
+        out.absent.append(
+            f"There is nothing to draw over time: {windows}, and no feature that differs between windows."
+        )
         return out
     window = embedding.attributes.get("window_s")
-    shown = Courses(embedding, drawn, look, float(window) if isinstance(window, (int, float)) else float("nan"))
+    shown = Courses(
+        embedding, drawn, look, float(window) if isinstance(window, (int, float)) else float("nan")
+    )
     out.blocks.append(courses(shown))
     if embedding.low_level is None:
-        out.absent.append("Light, contrast and motion are not known: the features came without them (/low_level).")
+        out.absent.append(
+            "Light, contrast and motion are not known: the features came without them (/low_level)."
+        )
     alike = likeness(shown)
     if alike is not None:
         out.blocks.append(alike)
     else:
-        out.absent.append("Windows are not compared with each other: that needs four windows and three features that vary.")
+        out.absent.append(
+            "Windows are not compared with each other: that needs four windows and three features that vary."
+        )
     return out
 
 
 def _original(record: Mapping[str, Any]) -> Section:
-    out = Section("original", "What was the original, and what was done to it?", [numbers.what_was_done(record)])
+    out = Section(
+        "original", "What was the original, and what was done to it?", [numbers.what_was_done(record)]
+    )
     warnings = [str(line) for line in record.get("warnings", [])]
     if warnings:
-        out.blocks.append(Code(f"What ffmpeg complained of ({plural(len(warnings), 'line')})", "\n".join(warnings)))
+        out.blocks.append(
+            Code(f"What ffmpeg complained of ({plural(len(warnings), 'line')})", "\n".join(warnings))
+        )
     out.blocks.append(numbers.facts_table(record))
     return out
 
 
 def _limits() -> Section:
-    back = Links("Other stimuli, and what was made of them:", [("report of the data set", "../../report/index.html")])
+    back = Links(
+        "Other stimuli, and what was made of them:", [("report of the data set", "../../report/index.html")]
+    )
     return Section(
         "limits",
         "What the marks mean",
@@ -187,7 +223,12 @@ def _numbers(stimulus: str, embedding: Embedding, look: Look | None, made: list)
             "fps": fps,
             "shots": len(look.transitions) + 1,
             "transitions": [
-                {"kind": t.kind, "onset": t.start / fps, "duration": (t.stop - t.start) / fps, "first_frame": t.frame}
+                {
+                    "kind": t.kind,
+                    "onset": t.start / fps,
+                    "duration": (t.stop - t.start) / fps,
+                    "first_frame": t.frame,
+                }
                 for t in look.transitions
             ],
             "still_s": look.still_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -76,7 +77,11 @@ class Courses:
 
 def time_axis(end_s: float) -> tuple[float, str]:
     """Seconds per unit of the axis of time, and its label."""
-    return (1.0, "seconds from the beginning of the film") if end_s <= 240 else (60.0, "minutes from the beginning of the film")
+    return (
+        (1.0, "seconds from the beginning of the film")
+        if end_s <= 240
+        else (60.0, "minutes from the beginning of the film")
+    )
 
 
 def courses(shown: Courses) -> Picture:
@@ -143,18 +148,24 @@ def _line(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str | None
 
 def _strip(ax: Axes, look: Look, unit: float) -> None:
     """Frames side by side; each fills the stretch of time from whose middle it is."""
-    film = np.concatenate([np.pad(f, ((0, 0), (1, 1), (0, 0)), constant_values=255) for f in look.strip], axis=1)
+    film = np.concatenate(
+        [np.pad(f, ((0, 0), (1, 1), (0, 0)), constant_values=255) for f in look.strip], axis=1
+    )
     ax.imshow(film, aspect="auto", extent=(0, look.film.duration_s / unit, 0, 1), interpolation="antialiased")
     _bare(ax)
 
 
 def _shots(ax: Axes, look: Look, unit: float) -> None:
     edges = look.edges_s / unit
-    for k, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (start, stop) in enumerate(pairwise(edges)):
         ax.axvspan(start, stop, color=("#8d99a6", "#d3d9df")[k % 2], lw=0)
     for transition in look.transitions:
         if transition.kind != "cut":
-            ax.axvspan(*(f / look.film.fps / unit for f in (transition.start, transition.stop)), color="#E69F00", lw=0)
+            ax.axvspan(
+                *(f / look.film.fps / unit for f in (transition.start, transition.stop)),
+                color="#E69F00",
+                lw=0,
+            )
     ax.set_ylabel("shots", fontsize=8, rotation=0, ha="right", va="center")
     _bare(ax)
 
@@ -172,7 +183,14 @@ def _cut_lines(ax: Axes, shown: Courses, unit: float, label: str) -> None:
     cuts = shown.cuts_s
     if 0 < len(cuts) <= _MOST_LINES:
         ax.vlines(
-            cuts / unit, 0, 1, transform=ax.get_xaxis_transform(), color=VERMILLION, lw=0.7, alpha=0.6, zorder=0
+            cuts / unit,
+            0,
+            1,
+            transform=ax.get_xaxis_transform(),
+            color=VERMILLION,
+            lw=0.7,
+            alpha=0.6,
+            zorder=0,
         )
     ax.set_ylabel(label, fontsize=8)
     ax.yaxis.set_major_locator(MaxNLocator(3))
@@ -189,7 +207,13 @@ def _carpet(ax: Axes, level: LevelCourse, shown: Courses, unit: float, colour: s
     if len(shown.cuts_s):
         # Ticks above the upper edge, which hide nothing.
         ax.vlines(
-            shown.cuts_s / unit, 1.0, 1.06, transform=ax.get_xaxis_transform(), color=VERMILLION, lw=0.9, clip_on=False
+            shown.cuts_s / unit,
+            1.0,
+            1.06,
+            transform=ax.get_xaxis_transform(),
+            color=VERMILLION,
+            lw=0.9,
+            clip_on=False,
         )
     ax.set_ylabel(f"{level.name}\n({plural(int(level.varying.sum()), 'feature')})", fontsize=8, color=colour)
     ax.set_yticks([])
@@ -201,7 +225,9 @@ def _alt(shown: Courses, drawn: Sequence[LevelCourse]) -> str:
     told = [f"{level.name} with {plural(int(level.varying.sum()), 'feature')}" for level in drawn]
     text = f"Over {shown.end_s:.1f} s of film, one above the other: "
     if shown.look is not None:
-        text += f"a strip of {plural(len(shown.look.strip), 'frame')}, {plural(len(shown.cuts_s) + 1, 'shot')}, "
+        text += (
+            f"a strip of {plural(len(shown.look.strip), 'frame')}, {plural(len(shown.cuts_s) + 1, 'shot')}, "
+        )
     if shown.embedding.low_level is not None:
         text += "light, contrast and motion, "
     return text + f"and features in {plural(len(shown.times), 'window')}: {', '.join(told)}."
@@ -247,7 +273,9 @@ def likeness(shown: Courses) -> Picture | None:
         )  # fmt: skip
         if len(shown.cuts_s):
             cuts = shown.cuts_s / unit
-            left.vlines(cuts, 1.0, 1.03, transform=left.get_xaxis_transform(), color=VERMILLION, lw=0.8, clip_on=False)
+            left.vlines(
+                cuts, 1.0, 1.03, transform=left.get_xaxis_transform(), color=VERMILLION, lw=0.8, clip_on=False
+            )
         left.set_xlabel(f"time ({name})")
         left.set_ylabel(f"time ({name})")
         left.grid(visible=False)

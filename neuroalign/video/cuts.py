@@ -105,8 +105,8 @@ class ShotDetector:
         """Take in the next frames: uint8 of shape (n, height, width, 3), RGB, in the size of `frame_size`."""
         if not len(frames):
             return
-        self._contrast += (frames.std(axis=(1, 2)).mean(axis=1) / 255).tolist()
         prints, small, old = _block_histograms(frames), _shrink(frames), 0
+        self._contrast += small.reshape(len(frames), -1, 3).std(axis=1).mean(axis=1).tolist()
         if self._prints is not None:
             old = len(self._prints)
             prints, small = np.concatenate([self._prints, prints]), np.concatenate([self._small, small])
@@ -287,9 +287,11 @@ def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _shrink(frames: np.ndarray) -> np.ndarray:
     """Means of blocks of 4 x 4 pixels, from 0 to 1: (n, values)."""
-    n, high, wide, _ = frames.shape
-    blocks = frames.reshape(n, high // _SIDE, _SIDE, wide // _SIDE, _SIDE, 3)
-    return blocks.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1) / 255
+    sums = np.zeros_like(frames[:, ::_SIDE, ::_SIDE], np.float32)
+    for row in range(_SIDE):
+        for column in range(_SIDE):
+            sums += frames[:, row::_SIDE, column::_SIDE]
+    return sums.reshape(len(frames), -1) / (255 * _SIDE**2)
 
 
 def _standardised(small: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ MOST_PICTURES = 36
 PICTURE_HEIGHT = 100
 # Width over height of the strip of frames above the time courses.
 _STRIP_ASPECT = 17.0
-_BATCH = 64
+_BATCH = 32
 # Frames that differ so little are the same picture, compressed twice.
 _STILL = 0.004
 # A frame is dark when its brightest channel has a mean of at most this, of 1.

@@ -37,7 +37,10 @@ class Scene:
         span = int(WIDTH + abs(self.speed) * self.frames + 2)
         # Colours of large and small things: any two scenes have other colours in other places.
         field = sum(
-            size * zoom(rng.random((HEIGHT // step + 1, span // step + 2, 3)), (step, step, 1), order=1)[:HEIGHT, :span]
+            size
+            * zoom(rng.random((HEIGHT // step + 1, span // step + 2, 3)), (step, step, 1), order=1)[
+                :HEIGHT, :span
+            ]
             for step, size in ((12, 0.8), (4, 0.3))
         )
         field = np.clip(field / 1.1 * rng.uniform(0.6, 1.0, 3) * 1.3 - 0.15, 0, 1)
@@ -45,7 +48,9 @@ class Scene:
         for k in range(self.frames):
             place = self.speed * k if self.speed >= 0 else span - WIDTH - 2 + self.speed * k
             low = int(place)
-            part = (1 - place + low) * field[:, low : low + WIDTH] + (place - low) * field[:, low + 1 : low + 1 + WIDTH]
+            part = (1 - place + low) * field[:, low : low + WIDTH] + (place - low) * field[
+                :, low + 1 : low + 1 + WIDTH
+            ]
             out[k] = part * (1 + (self.light - 1) * k / max(1, self.frames - 1))
         middle = self.frames // 2
         out[middle : middle + self.flash] = 0.25 * out[middle : middle + self.flash] + 0.75
