@@ -113,7 +113,7 @@ class ShotDetector:
         layout = _standardised(small)
         for lag, (colours, both) in enumerate(zip(self._colours, self._both, strict=True), 1):
             now = slice(max(old, lag), None)
-            then = slice(now.start - lag, len(prints) - lag)
+            then = slice(now.start - lag, max(0, len(prints) - lag))
             different = _distance(prints[then], prints[now])
             alike = np.maximum(0, (layout[then] * layout[now]).sum(axis=1))
             colours += different.tolist()
@@ -295,8 +295,9 @@ def _shrink(frames: np.ndarray) -> np.ndarray:
 
 
 def _standardised(small: np.ndarray) -> np.ndarray:
-    """Pictures of mean 0 and length 1, so that products are correlations; one colour all over has none."""
-    centred = small - small.mean(axis=1, keepdims=True)
+    """Pictures with channels of mean 0, and of length 1, so that products are correlations; one colour all over has none."""
+    pixels = small.reshape(len(small), -1, 3)
+    centred = (pixels - pixels.mean(axis=1, keepdims=True)).reshape(len(small), -1)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     return centred / np.where(length > _BLANK * np.sqrt(small.shape[1]), length, np.inf)
 

@@ -17,8 +17,8 @@ PICTURE_HEIGHT = 100
 # Width over height of the strip of frames above the time courses.
 _STRIP_ASPECT = 17.0
 _BATCH = 32
-# Frames that differ so little are the same picture, compressed twice.
-_STILL = 0.004
+# Where no pixel of a small frame differs by more, of 255, it is the same picture, compressed twice.
+_STILL = 3
 # A frame is dark when its brightest channel has a mean of at most this, of 1.
 _DARK = 0.06
 
@@ -76,10 +76,14 @@ def look_at(mezzanine: str | os.PathLike) -> Look:
     """
     source = film(mezzanine)
     shots = ShotDetector(source.fps)
-    dark = []
+    dark, still, before = [], [], None
     for _, frames in iterate_frames(mezzanine, frame_size(source.width, source.height), _BATCH):
         shots.add(frames)
         dark.append(frames.mean(axis=(1, 2)).max(axis=1) <= 255 * _DARK)
+        signed = frames.astype(np.int16)
+        step = np.diff(signed, axis=0, prepend=signed[:1] if before is None else before)
+        still.append(np.abs(step).max(axis=(1, 2, 3)) <= _STILL)
+        before = signed[-1:]
     transitions, change = shots.result(), shots.change()
     edges = shot_edges(transitions, source.n_frames)
     by_shot = len(edges) - 1 <= MOST_PICTURES
@@ -92,7 +96,7 @@ def look_at(mezzanine: str | os.PathLike) -> Look:
         transitions=transitions,
         change=change,
         # The first frame has none before it.
-        still_s=longest(change[1:] < _STILL) / source.fps,
+        still_s=longest(np.concatenate(still)[1:]) / source.fps,
         dark_s=longest(np.concatenate(dark)) / source.fps,
         times=times,
         pictures=pictures[: len(times)],
