@@ -14,13 +14,13 @@ from neuroalign.video.look import Look
 from neuroalign.video.shards import Embedding
 
 # Worth a look from here on. A title or a pause may well be still or black; a film that broke is, too.
-STILL_S, DARK_S = 5.0, 3.0
+STILL_S, BLACK_S = 5.0, 3.0
 CONSTANT = 0.1
 # Changes at cuts against changes elsewhere, where there are so many cuts.
 FOLLOWS, FEW_CUTS = 1.0, 5
 
 _SOURCES = [
-    ["still or black", f"a look from {STILL_S:g} s of one picture or {DARK_S:g} s of black on", "titles are still, too"],
+    ["still or black", f"a look from {STILL_S:g} s of one picture or {BLACK_S:g} s of black on", "titles are still, too"],
     [
         "time axis",
         "bad where features end more than a window before the film does, or reach beyond it; where windows are not evenly spaced",
@@ -177,8 +177,8 @@ def _shots(look: Look) -> Check:
 
 
 def _still(look: Look) -> Check:
-    remark = f"longest stretch of one picture; {number(look.dark_s, 1)} s of black"
-    state = "look" if look.still_s >= STILL_S or look.dark_s >= DARK_S else "good"
+    remark = f"longest stretch of one picture; {number(look.black_s, 1)} s of black"
+    state = "look" if look.still_s >= STILL_S or look.black_s >= BLACK_S else "good"
     return Check("Still or black", f"{number(look.still_s, 1)} s", remark, state)
 
 

@@ -39,8 +39,8 @@ class LevelCourse:
 
     @property
     def comparable(self) -> bool:
-        """Whether windows can be correlated with each other: three features that vary."""
-        return self.drawable and int(self.varying.sum()) >= 3
+        """Whether windows can be correlated with each other: three of them, and three features that vary."""
+        return len(self.data) >= 3 and int(self.varying.sum()) >= 3
 
     @cached_property
     def z(self) -> np.ndarray:

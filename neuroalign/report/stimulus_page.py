@@ -232,7 +232,7 @@ def _numbers(stimulus: str, embedding: Embedding, look: Look | None, made: list)
                 for t in look.transitions
             ],
             "still_s": look.still_s,
-            "dark_s": look.dark_s,
+            "black_s": look.black_s,
             "picture": data_uri(jpeg(_small(look)), "image/jpeg"),
         }
     return content

@@ -142,7 +142,7 @@ def _scale(figure: Figure, beside: Axes, mesh) -> None:
 
 
 def _line(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str | None = None) -> None:
-    marker = "o" if np.isfinite(y).sum() <= 12 else ""
+    marker = "o" if np.isfinite(y).sum() <= 30 else ""
     ax.plot(x, y, color=colour, lw=1.0 if len(x) < 1500 else 0.6, marker=marker, ms=3.5, label=label)
 
 

@@ -19,8 +19,8 @@ _STRIP_ASPECT = 17.0
 _BATCH = 32
 # Where no pixel of a small frame differs by more, of 255, it is the same picture, compressed twice.
 _STILL = 3
-# A frame is dark when its brightest channel has a mean of at most this, of 1.
-_DARK = 0.06
+# A frame is black when no pixel of it, small, is brighter in any channel, of 255.
+_BLACK = 32
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Look:
         From shot to shot, in frames.
     change : array of shape (frames,)
         Distance (0 to 1) of every frame from the one before.
-    still_s, dark_s : float
+    still_s, black_s : float
         Seconds of the longest stretch in which the picture stands still, or is black.
     times : list of float
         Seconds at which the pictures of the contact sheet are.
@@ -49,7 +49,7 @@ class Look:
     transitions: list[Transition]
     change: np.ndarray
     still_s: float
-    dark_s: float
+    black_s: float
     times: list[float]
     pictures: list[np.ndarray]
     strip: list[np.ndarray]
@@ -76,10 +76,10 @@ def look_at(mezzanine: str | os.PathLike) -> Look:
     """
     source = film(mezzanine)
     shots = ShotDetector(source.fps)
-    dark, still, before = [], [], None
+    black, still, before = [], [], None
     for _, frames in iterate_frames(mezzanine, frame_size(source.width, source.height), _BATCH):
         shots.add(frames)
-        dark.append(frames.mean(axis=(1, 2)).max(axis=1) <= 255 * _DARK)
+        black.append(frames.max(axis=(1, 2, 3)) <= _BLACK)
         signed = frames.astype(np.int16)
         step = np.diff(signed, axis=0, prepend=signed[:1] if before is None else before)
         still.append(np.abs(step).max(axis=(1, 2, 3)) <= _STILL)
@@ -97,7 +97,7 @@ def look_at(mezzanine: str | os.PathLike) -> Look:
         change=change,
         # The first frame has none before it.
         still_s=longest(np.concatenate(still)[1:]) / source.fps,
-        dark_s=longest(np.concatenate(dark)) / source.fps,
+        black_s=longest(np.concatenate(black)) / source.fps,
         times=times,
         pictures=pictures[: len(times)],
         strip=pictures[len(times) :],
