@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -47,6 +48,10 @@ class Seen:
     def name(self) -> str:
         """The stimulus."""
         return str(self.record["stimulus"])
+
+    def address(self, folder: str) -> str:
+        """Relative address of its page in a folder."""
+        return f"{folder}/{quote(self.name)}.html"
 
     @property
     def film(self) -> Mapping[str, Any]:
@@ -102,7 +107,7 @@ def write_overview(files: Sequence[str | os.PathLike], destination: str | os.Pat
     parts = [Section("stimuli", "All stimuli", sentences(seen), [sheet(seen, "stimuli", MOST_PICTURES)])]
     left = seen[MOST_PICTURES:]
     if left:
-        links = [(s.name, f"stimuli/{s.name}.html") for s in left]
+        links = [(s.name, s.address("stimuli")) for s in left]
         parts[0].blocks.append(Links("The others:", links))
     parts.append(
         Section(
@@ -169,7 +174,7 @@ def sheet(seen: Sequence[Seen], folder: str, most: int) -> Sheet:
         picture = one.film.get("picture")
         alt = f"{'Frame of' if picture else 'Page of'} {told}{'. ' + one.remark if one.remark else ''}"
         label = f"{told} {one.remark}".strip()
-        clips.append(Clip(label, alt, picture, hue=hue, href=f"{folder}/{one.name}.html"))
+        clips.append(Clip(label, alt, picture, hue=hue, href=one.address(folder)))
     some = (
         f"{len(shown)} of {len(seen)} stimuli, first those with a mark; e" if len(shown) < len(seen) else "E"
     )

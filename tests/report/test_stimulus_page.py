@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,10 @@ from PIL import Image
 
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
+from neuroalign.io import write_tsv
+from neuroalign.plan_stimuli import MOST_IN_REPORT
+from neuroalign.report.results import Results
+from neuroalign.report.stimuli import section
 from neuroalign.report.stimuli_overview import MOST_PICTURES, read_seen, sheet, write_overview
 from neuroalign.report.stimulus_checks import checks
 from neuroalign.report.stimulus_features import LevelCourse, change_at, half_life, shrink
@@ -348,6 +353,43 @@ def test_few_places_are_for_those_that_want_a_look(many):
     shown = sheet(read_seen(many), "x", 5)
     assert [clip.href for clip in shown.clips] == [f"x/clip-{k:02d}.html" for k in (0, 1, 2, 3, 39)]
     assert "5 of 40" in shown.caption
+
+
+def report_section(folder, config=None):
+    return section(Results(folder, config or {}))
+
+
+def test_the_report_shows_a_few_and_leads_to_all(many, tmp_path):
+    stimuli = tmp_path / "quality" / "stimuli"
+    stimuli.mkdir(parents=True)
+    for file in many:
+        (stimuli / file.name).write_text(file.read_text())
+    (tmp_path / "quality" / "stimuli.html").touch()
+    shown = report_section(tmp_path)
+    assert len(shown.blocks[0].clips) == MOST_IN_REPORT
+    assert shown.blocks[0].clips[-1].href == "../quality/stimuli/clip-39.html"
+    assert shown.blocks[1].links == [("all stimuli", "../quality/stimuli.html")]
+    assert "2 % have a problem: clip-39 (film)." in shown.reading[1].replace("\N{NO-BREAK SPACE}", " ")
+    # Those of an earlier configuration are not shown; few have a table of their numbers.
+    table = pd.DataFrame({"stimulus": ["clip-01", "clip-02"], "run_id": "sub-01_task-x"})
+    write_tsv(tmp_path / "index" / "presentations.tsv", table)
+    shown = report_section(tmp_path)
+    assert [clip.href for clip in shown.blocks[0].clips] == [
+        f"../quality/stimuli/clip-0{k}.html" for k in (1, 2)
+    ]
+    assert [row[0] for row in shown.blocks[1].rows] == ["clip-01", "clip-02"]
+
+
+def test_a_report_without_pages_of_stimuli_says_so(tmp_path):
+    shown = report_section(tmp_path)
+    assert not shown.blocks
+    assert "quality/stimuli/" in shown.absent[0]
+
+
+def test_names_with_spaces_and_signs_are_addresses(many):
+    seen = read_seen(many[:1])
+    seen[0].record = {**seen[0].record, "stimulus": "a film #2 <b>"}
+    assert sheet(seen, "x", 5).clips[0].href == "x/a%20film%20%232%20%3Cb%3E.html"
 
 
 def test_a_record_of_something_else_is_a_sentence(tmp_path):
