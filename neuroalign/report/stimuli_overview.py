@@ -22,7 +22,6 @@ from neuroalign.report.style import (
     Table,
     listed,
     number,
-    percent,
     plural,
     table,
 )
@@ -130,8 +129,9 @@ def sentences(seen: Sequence[Seen]) -> list[str]:
     total = sum(s.length_s for s in seen)
     lengths = [s.length_s for s in seen]
     text = f"{plural(len(seen), 'stimulus', 'stimuli')}, {_minutes(total)} in all"
+    shortest, longest = _minutes(min(lengths)), _minutes(max(lengths))
     if len(seen) > 1:
-        text += f" (from {_minutes(min(lengths))} to {_minutes(max(lengths))})"
+        text += f" (each {longest})" if shortest == longest else f" (from {shortest} to {longest})"
     shots = [int(s.film["shots"]) for s in seen if s.film]
     if shots:
         filmed = sum(s.length_s for s in seen if s.film)
@@ -140,7 +140,8 @@ def sentences(seen: Sequence[Seen]) -> list[str]:
     for state, words in (("bad", "a problem"), ("look", "something worth a look")):
         found = [f"{s.name} ({', '.join(s.marked(state)).lower()})" for s in seen if s.marked(state)]
         if found:
-            out.append(f"{percent(len(found) / len(seen), 0)} have {words}: {listed(found, 8)}.")
+            have = "has" if len(found) == 1 else "have"
+            out.append(f"{len(found):,} of {len(seen):,} {have} {words}: {listed(found, 8)}.")
     return out
 
 
@@ -173,7 +174,7 @@ def sheet(seen: Sequence[Seen], folder: str, most: int) -> Sheet:
             told += f" · {plural(int(one.film['shots']), 'shot')}"
         picture = one.film.get("picture")
         alt = f"{'Frame of' if picture else 'Page of'} {told}{'. ' + one.remark if one.remark else ''}"
-        label = f"{told} {one.remark}".strip()
+        label = f"{told} · {one.remark}" if one.remark else told
         clips.append(Clip(label, alt, picture, hue=hue, href=one.address(folder)))
     some = (
         f"{len(shown)} of {len(seen)} stimuli, first those with a mark; e" if len(shown) < len(seen) else "E"

@@ -111,7 +111,10 @@ def courses(shown: Courses) -> Picture:
             for k, level in lines:
                 _line(ax, shown.times / unit, level.change, CYCLE[k % len(CYCLE)], level.name)
             ax.set_ylim(bottom=0)
-            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0, fontsize=8, borderpad=0)
+            if len(lines) > 1:
+                ax.legend(
+                    loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0, fontsize=8, borderpad=0
+                )
             _cut_lines(ax, shown, unit, "change of\nfeatures (1 − r)")
         for ax in grid:
             ax.set_xlim(0, shown.end_s / unit)
@@ -294,7 +297,8 @@ def likeness(shown: Courses) -> Picture | None:
         right.set_xlim(0, float(lags_s[-1]))
         right.set_ylim(top=1.02)
         right.set_title("How long features stay alike", pad=9)
-        right.legend()
+        if len(levels) > 1:
+            right.legend()
         told = ", ".join(f"{n} {h:.1f} s" for n, h in halves if np.isfinite(h))
         fallen = f" The correlation has fallen to a half after: {told}." if told else ""
         return picture(

@@ -29,9 +29,9 @@ import numpy as np
 HEIGHT = 36
 SHORTEST_S = 0.35
 # A cut is a difference of at least so much, and so many times the usual one around it; or, of the colours alone, so much
-# and so many times, and not by a change of light alone.
+# and so many times, where the layout changes by a tenth at least: not by a change of light alone.
 LEAST, TIMES = 0.15, 3.5
-_LEAST_COLOURS, _TIMES_COLOURS, _NO_LIGHT = 0.15, 4.5, 0.02
+_LEAST_COLOURS, _TIMES_COLOURS, _NO_LIGHT = 0.15, 4.5, 0.1
 # What a still picture may differ by from frame to frame: twice nothing is still nothing.
 _FLOOR = 0.01
 _AROUND_S = 0.5
@@ -171,7 +171,7 @@ class ShotDetector:
             if not len(near):
                 continue
             large = both[b] >= LEAST and both[b] >= TIMES * (np.median(usual[near]) + _FLOOR)
-            alone = both[b] >= _NO_LIGHT and colours[b] >= _TIMES_COLOURS * (
+            alone = both[b] >= _NO_LIGHT * colours[b] and colours[b] >= _TIMES_COLOURS * (
                 np.median(usual_colours[near]) + _FLOOR
             )
             if large or alone:

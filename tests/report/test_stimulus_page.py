@@ -369,7 +369,7 @@ def test_the_report_shows_a_few_and_leads_to_all(many, tmp_path):
     assert len(shown.blocks[0].clips) == MOST_IN_REPORT
     assert shown.blocks[0].clips[-1].href == "../quality/stimuli/clip-39.html"
     assert shown.blocks[1].links == [("all stimuli", "../quality/stimuli.html")]
-    assert "2 % have a problem: clip-39 (film)." in shown.reading[1].replace("\N{NO-BREAK SPACE}", " ")
+    assert shown.reading[1] == "1 of 40 has a problem: clip-39 (film)."
     # Those of an earlier configuration are not shown; few have a table of their numbers.
     table = pd.DataFrame({"stimulus": ["clip-01", "clip-02"], "run_id": "sub-01_task-x"})
     write_tsv(tmp_path / "index" / "presentations.tsv", table)

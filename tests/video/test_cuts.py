@@ -280,3 +280,22 @@ def test_real_clips_spliced_at_random(real):
     assert total == 90
     assert hits >= 0.97 * total
     assert false == 0
+
+
+@pytest.mark.slow
+def test_the_shots_of_a_simulated_film(tmp_path):
+    """Of a film that no limit was chosen on: pans, zooms, flicker and changes of light included, every shot to the frame."""
+    from neuroalign.config.dataset import Simulate
+    from neuroalign.simulate.render import render_film
+    from neuroalign.simulate.scenes import write_script
+
+    script = write_script(Simulate(film_s=60, seed=11), "film-01")
+    render_film(tmp_path / "in.mp4", script)
+    normalise(tmp_path / "in.mp4", tmp_path / "out.mp4", tmp_path / "out.json", Video())
+    source, shots = film(tmp_path / "out.mp4"), ShotDetector(FPS)
+    for _, frames in iterate_frames(tmp_path / "out.mp4", frame_size(source.width, source.height)):
+        shots.add(frames)
+    # A frame is first seen at the tick after it begins.
+    truth = [int(np.ceil(scene.start_s * FPS - 1e-6)) for scene in script[1:]]
+    assert len(truth) >= 10
+    assert cuts_of(shots.result()) == truth
