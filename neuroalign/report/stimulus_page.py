@@ -162,10 +162,6 @@ def _time(
         embedding, drawn, look, float(window) if isinstance(window, (int, float)) else float("nan")
     )
     out.blocks.append(courses(shown))
-    if embedding.low_level is None:
-        out.absent.append(
-            "Light, contrast and motion are not known: the features came without them (/low_level)."
-        )
     alike = likeness(shown)
     if alike is not None:
         out.blocks.append(alike)

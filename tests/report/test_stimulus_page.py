@@ -168,6 +168,15 @@ def test_without_a_film_the_page_says_so_and_draws_the_features(made):
     assert "Shots" not in {c["label"] for c in record["checks"]}
 
 
+@pytest.mark.parametrize("low_level", [np.ones((3, 3)), np.ones((SECONDS, 2)), np.full((SECONDS, 3), np.nan)])
+def test_numbers_of_light_that_do_not_fit_are_left_out(made, low_level):
+    embedding = features()
+    embedding.low_level = low_level
+    html, _ = made.write(embedding, film=False)
+    assert "/low_level needs three finite numbers per window" in words(html)
+    assert len(images(html)) == 2
+
+
 @pytest.mark.parametrize(("windows", "pictures"), [(1, 0), (2, 1), (3, 1), (4, 2)])
 def test_films_of_few_windows(made, windows, pictures):
     html, record = made.write(features(windows), film=False)
