@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,16 @@ def _time(
         )
         return out
     window = embedding.attributes.get("window_s")
+    low_level = embedding.low_level
+    if low_level is None:
+        out.absent.append(
+            "Light, contrast and motion are not known: the features came without them (/low_level)."
+        )
+    elif low_level.shape != (len(embedding.times), 3) or not np.isfinite(low_level).all():
+        out.absent.append(
+            "Light, contrast and motion are not drawn: /low_level needs three finite numbers per window."
+        )
+        embedding = replace(embedding, low_level=None)
     shown = Courses(
         embedding, drawn, look, float(window) if isinstance(window, (int, float)) else float("nan")
     )
