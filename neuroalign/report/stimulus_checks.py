@@ -17,7 +17,7 @@ from neuroalign.video.shards import Embedding
 STILL_S, BLACK_S = 5.0, 3.0
 CONSTANT = 0.1
 # Changes at cuts against changes elsewhere, where there are so many cuts.
-FOLLOWS, FEW_CUTS = 1.0, 5
+FOLLOWS, FEW_CUTS = 1.2, 5
 
 _SOURCES = [
     ["still or black", f"a look from {STILL_S:g} s of one picture or {BLACK_S:g} s of black on", "titles are still, too"],
@@ -29,8 +29,8 @@ _SOURCES = [
     ["constant features", f"a look where more than {percent(CONSTANT, 0)} never change, bad where all of a level do", "they cannot tell one clip from another"],
     [
         "features at cuts",
-        f"a look where, of {FEW_CUTS} cuts or more, features change no more across them than within shots (ratio of medians "
-        f"up to {FOLLOWS:g})",
+        f"a look where, with {FEW_CUTS} cuts or more, features change less than {FOLLOWS:g} times as much across them as within "
+        "shots (medians, of the level that follows best)",
         "features of another film, or with another clock, do not change where this film cuts",
     ],
 ]  # fmt: skip
@@ -249,5 +249,5 @@ def _follows(embedding: Embedding, levels: list[LevelCourse], look: Look) -> Che
         return None
     ratio, name, n = max(ratios)
     remark = f"times the change within shots ({name}, medians, {plural(n, 'step')} across a cut)"
-    state = "" if n < FEW_CUTS else "good" if ratio > FOLLOWS else "look"
+    state = "" if n < FEW_CUTS else "good" if ratio >= FOLLOWS else "look"
     return Check("Change at cuts", number(ratio, 1), remark, state)

@@ -95,8 +95,9 @@ class ShotDetector:
         self._keep = max([2 * self._reach - 1, *self._spans])
         self._prints: np.ndarray | None = None
         self._small: np.ndarray | None = None
-        self._colours: list[list[float]] = [[] for _ in range(2 * self._reach - 1)]
-        self._both: list[list[float]] = [[] for _ in range(2 * self._reach - 1)]
+        # By distance in frames, from 1 on: the differences of all frames that lie so far apart, batch by batch.
+        self._colours: list[list[np.ndarray]] = [[] for _ in range(2 * self._reach - 1)]
+        self._both: list[list[np.ndarray]] = [[] for _ in range(2 * self._reach - 1)]
         self._contrast: list[float] = []
         self._mixtures: list[tuple[float, int, int]] = []
         self._count = 0
@@ -116,8 +117,8 @@ class ShotDetector:
             then = slice(now.start - lag, max(0, len(prints) - lag))
             different = _distance(prints[then], prints[now])
             alike = np.maximum(0, (layout[then] * layout[now]).sum(axis=1))
-            colours += different.tolist()
-            both += (different * (1 - alike)).tolist()
+            colours.append(different)
+            both.append(different * (1 - alike))
         for span in self._spans:
             ends = np.arange(max(old, span), len(prints))
             changed = ((small[ends] - small[ends - span]) ** 2).mean(axis=1) >= _DIFFERENT**2
@@ -143,19 +144,19 @@ class ShotDetector:
         """Difference (0 to 1) of every frame from the one before; 0 for the first."""
         return self._steps(self._both)
 
-    def _steps(self, lags: list[list[float]]) -> np.ndarray:
-        return np.array([0.0, *lags[0]][: self._count])
+    def _steps(self, lags: list[list[np.ndarray]]) -> np.ndarray:
+        return np.concatenate([[0.0], *lags[0]])
 
-    def _across(self, lags: list[list[float]]) -> np.ndarray:
+    def _across(self, lags: list[list[np.ndarray]]) -> np.ndarray:
         """The least difference of any frame in reach before each frame from any in reach after it (itself included)."""
-        n = self._count
+        n, differences = self._count, [np.concatenate(batches) for batches in lags]
         across = np.full(n, np.inf)
         for before in range(1, self._reach + 1):
             for after in range(min(self._reach, n - before)):
                 lag = before + after
-                # Of `lags[lag - 1]`, entry k is the difference of frames k and k + lag.
+                # Of `differences[lag - 1]`, entry k is that of frames k and k + lag.
                 part = slice(before, n - after)
-                across[part] = np.minimum(across[part], lags[lag - 1])
+                across[part] = np.minimum(across[part], differences[lag - 1])
         return across
 
     def _cuts(self) -> list[int]:
@@ -181,7 +182,7 @@ class ShotDetector:
     def _dissolves(self) -> list[Transition]:
         """Of stretches that overlap the one that fits best."""
         taken: list[Transition] = []
-        for _, start, stop in sorted(self._mixtures, key=lambda m: (m[2] - m[1] < 2, m[0], m[1])):
+        for _, start, stop in sorted(self._mixtures):
             found = Transition("dissolve", start, stop)
             if not _touching(found, taken):
                 taken.append(found)
