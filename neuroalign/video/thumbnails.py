@@ -11,6 +11,7 @@ import numpy as np
 from neuroalign.video.decode import FilmReader, film
 
 QUALITY = 80
+_TOGETHER = 32
 
 
 def thumbnail(mezzanine: str | os.PathLike, time_s: float, height: int = 72) -> bytes:
@@ -66,8 +67,11 @@ def frames_at(mezzanine: str | os.PathLike, times: Sequence[float], height: int 
     width = max(1, round(height * source.width / source.height))
     reader = FilmReader(mezzanine, (width, height))
     wanted = [min(max(int(np.floor(t * reader.fps + 1e-6)), 0), len(reader) - 1) for t in times]
-    # One by one: a film's worth of frames at once would not fit, and the key frame before each is near.
-    pictures = {index: reader.read([index])[0] for index in sorted(set(wanted))}
+    order, pictures = sorted(set(wanted)), {}
+    # A few at a time: a film's worth of frames at once would not fit.
+    for first in range(0, len(order), _TOGETHER):
+        some = order[first : first + _TOGETHER]
+        pictures |= dict(zip(some, reader.read(some), strict=True))
     return [pictures[index] for index in wanted]
 
 
