@@ -13,14 +13,16 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from neuroalign import __version__
 from neuroalign.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WHOLE_FILE_LIMIT = 64 * 2**20
 _SAMPLE = 4 * 2**20
@@ -122,6 +124,9 @@ def read_tsv(path: str | os.PathLike, text: tuple[str, ...] = ()) -> pd.DataFram
     text : tuple of str
         Columns kept as text (labels such as ``01`` must not become numbers); missing is ``""``.
     """
+    # Half of the start-up time of jobs that read no table.
+    import pandas as pd
+
     require(path)
     try:
         table = pd.read_csv(

@@ -25,6 +25,7 @@ from neuroalign.config.backbones import PRECOMPUTED, REGISTRY
 from neuroalign.errors import Problems, UserError
 from neuroalign.fmri import fmriprep
 from neuroalign.plan_brain import BrainPlan
+from neuroalign.plan_stimuli import StimulusPlan
 from neuroalign.plan_text import TextPlan
 from neuroalign.video.weights import Request, local_files, weights_request
 from neuroalign.video.weights_record import RECORD
@@ -104,7 +105,7 @@ def _with_demo_atlas(config: Config, image: str) -> Config:
 
 
 @dataclass
-class Plan(BrainPlan, TextPlan):
+class Plan(BrainPlan, TextPlan, StimulusPlan):
     """Runs, stimuli, models and their files.
 
     Attributes
@@ -408,6 +409,7 @@ class Plan(BrainPlan, TextPlan):
         files = [*self.series_files, *self.quality_files, *self.quality_pages, *self.mezzanine_files]
         files += [] if self.precomputed else self.embedding_files
         files += [*self.described_files, *self.captions_files]
+        files += [*self.stimulus_pages, *self.stimulus_overview]
         if self.engine is not None:
             files += [self.preprocessed(run_id)["bold"] for run_id in self.run_ids]
         if self.engine == "native":

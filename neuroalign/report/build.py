@@ -18,6 +18,7 @@ from neuroalign.report import (
     gallery,
     provenance,
     retrieval,
+    stimuli,
     training,
 )
 from neuroalign.report.page import render
@@ -70,6 +71,7 @@ def sections(results: Results) -> list[Section]:
     order: list[Callable[[Results], Section]] = [
         retrieval.headline,
         dataset.section,
+        stimuli.section,
         bold_quality.section,
         delays.section,
         training.section,

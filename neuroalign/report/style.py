@@ -1,6 +1,6 @@
 """How the report looks: palette, figure style, number formats, and the blocks that sections are made of.
 
-Sections return `Section` objects made of `Picture`, `Table`, `Tiles` and `Strips`; the template alone turns
+Sections return `Section` objects made of `Picture`, `Table`, `Tiles`, `Strips` and the like; the template alone turns
 them into HTML and escapes every text. Figures become data URIs, so the report needs no other file.
 """
 
@@ -120,7 +120,7 @@ class Tiles:
 
 @dataclass
 class Clip:
-    """A clip in a strip: a thumbnail (`src`, a data URI) or, without video, a tile with its time."""
+    """A clip: a thumbnail (`src`, a data URI) or, without video, a tile with its time; `href` leads to its page."""
 
     label: str
     alt: str
@@ -128,6 +128,7 @@ class Clip:
     correct: bool = False
     note: str = ""
     hue: int = 210
+    href: str | None = None
 
 
 @dataclass
@@ -146,6 +147,15 @@ class Strips:
     caption: str
     strips: list[Strip]
     kind: ClassVar[str] = "strips"
+
+
+@dataclass
+class Sheet:
+    """Pictures side by side in reading order, whole (a contact sheet): `clips` with labels, notes and links."""
+
+    caption: str
+    clips: list[Clip]
+    kind: ClassVar[str] = "sheet"
 
 
 @dataclass
@@ -184,7 +194,7 @@ class Links:
     kind: ClassVar[str] = "links"
 
 
-Block = Picture | Table | Tiles | Strips | Code | Checks | Links
+Block = Picture | Table | Tiles | Strips | Sheet | Code | Checks | Links
 
 
 @dataclass
@@ -199,10 +209,13 @@ class Section:
 
 
 @contextmanager
-def drawing(width: float, height: float) -> Iterator[Figure]:
-    """A figure of `width` × `height` inches in the report's style; encode it inside the block."""
+def drawing(width: float, height: float, layout: str = "constrained") -> Iterator[Figure]:
+    """A figure of `width` × `height` inches in the report's style; encode it inside the block.
+
+    Laying it out by itself takes as long as drawing it: pages made by the thousand place their axes (layout ``none``).
+    """
     with matplotlib.rc_context(_RC):
-        yield Figure(figsize=(width, height), layout="constrained")
+        yield Figure(figsize=(width, height), layout=layout)
 
 
 def picture(figure: Figure, alt: str, caption: str, *, raster: bool | str = False) -> Picture:

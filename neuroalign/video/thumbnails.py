@@ -11,6 +11,7 @@ import numpy as np
 from neuroalign.video.decode import FilmReader, film
 
 QUALITY = 80
+_TOGETHER = 32
 
 
 def thumbnail(mezzanine: str | os.PathLike, time_s: float, height: int = 72) -> bytes:
@@ -40,45 +41,42 @@ def thumbnails(mezzanine: str | os.PathLike, times: Sequence[float], height: int
     height : int
         In pixels; the width follows.
     """
-    return [_jpeg(frame) for frame in _frames(mezzanine, times, height)]
+    return [jpeg(frame) for frame in frames_at(mezzanine, times, height)]
 
 
-def contact_sheet(mezzanine: str | os.PathLike, columns: int = 6, rows: int = 3, height: int = 72) -> bytes:
-    """Pictures from evenly spaced times of a film, left to right and top to bottom, as one JPEG.
+def frames_at(mezzanine: str | os.PathLike, times: Sequence[float], height: int = 72) -> list[np.ndarray]:
+    """The pictures at several times of a film, in the order asked for; every frame is decoded once, and in order.
 
     Parameters
     ----------
     mezzanine : path
         A film written by `normalise`.
-    columns, rows : int
-        Pictures in each direction.
+    times : sequence of float
+        Seconds from its beginning; times outside the film give its first or last picture.
     height : int
-        Of each picture, in pixels.
+        In pixels; the width follows.
+
+    Returns
+    -------
+    list of uint8 arrays of shape (height, width, 3)
+        RGB.
     """
-    count = columns * rows
-    times = (np.arange(count) + 0.5) / count * film(mezzanine).duration_s
-    frames = np.stack(_frames(mezzanine, list(times), height))
-    _, high, wide, _ = frames.shape
-    sheet = (
-        frames.reshape(rows, columns, high, wide, 3).swapaxes(1, 2).reshape(rows * high, columns * wide, 3)
-    )
-    return _jpeg(sheet)
-
-
-def _frames(mezzanine: str | os.PathLike, times: Sequence[float], height: int) -> list[np.ndarray]:
-    """Frames at the given times, (height, width, 3) uint8 each, decoding every frame once and in order."""
     if not len(times):
         return []
     source = film(mezzanine)
     width = max(1, round(height * source.width / source.height))
     reader = FilmReader(mezzanine, (width, height))
     wanted = [min(max(int(np.floor(t * reader.fps + 1e-6)), 0), len(reader) - 1) for t in times]
-    # One by one: a film's worth of frames at once would not fit, and the key frame before each is near.
-    pictures = {index: reader.read([index])[0] for index in sorted(set(wanted))}
+    order, pictures = sorted(set(wanted)), {}
+    # A few at a time: a film's worth of frames at once would not fit.
+    for first in range(0, len(order), _TOGETHER):
+        some = order[first : first + _TOGETHER]
+        pictures |= dict(zip(some, reader.read(some), strict=True))
     return [pictures[index] for index in wanted]
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def jpeg(picture: np.ndarray) -> bytes:
+    """A picture, uint8 of shape (height, width, 3), as JPEG."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -136,7 +136,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(results):
     assert all(link.startswith("data:") for link in parser.links)
 
 
-def test_every_run_has_a_page_that_a_copied_report_leads_to(results, tmp_path):
+def test_every_run_and_stimulus_has_a_page_that_a_copied_report_leads_to(results, tmp_path):
     runs = {path.name.removesuffix("_qc.h5") for path in (results / "roi").glob("*_qc.h5")}
     pages = {path.stem for path in (results / "quality").glob("*.html")}
     assert pages == runs
@@ -144,7 +144,8 @@ def test_every_run_has_a_page_that_a_copied_report_leads_to(results, tmp_path):
         shutil.copytree(results / folder, tmp_path / folder)
     html = (tmp_path / "report" / "index.html").read_text()
     links = re.findall(r'href="(\.\./quality/[^"]+)"', html)
-    assert {Path(link).stem for link in links} == runs
+    stimuli = {path.stem for path in (results / "stimuli").glob("*.mp4")}
+    assert {Path(link).stem for link in links} == runs | stimuli
     assert all((tmp_path / "report" / link).is_file() for link in links)
 
 
@@ -162,6 +163,11 @@ def test_editing_a_key_reruns_the_stages_that_read_it(workflow):
         # Which units are kept is decided when clips are paired: no image is read again.
         workflow.configure(CONFIG | {"fmri": CONFIG["fmri"] | {"selection": {"minimum_r": 0.2}}})
         assert workflow.planned() == from_pairs
+        # What is done to the BOLD leaves the films and their pages alone.
+        workflow.configure(CONFIG | {"fmri": CONFIG["fmri"] | {"clean": {"high_pass_hz": 0.02}}})
+        planned = workflow.planned()
+        assert {"extract", "run_quality"} <= planned
+        assert not planned & {"normalise", "embed", "stimulus_quality"}
         workflow.configure(CONFIG | {"train": CONFIG["train"] | {"vq": {"epochs": 1}}})
         assert workflow.planned() == {"train_vq", "score", "evaluate", "report"}
     finally:

@@ -18,7 +18,7 @@ from neuroalign.io import read_tsv, write_tsv
 from neuroalign.report.build import build_report
 
 SECTIONS = (
-    *("headline", "dataset", "bold", "delays", "training", "retrieval", "gallery"),
+    *("headline", "dataset", "stimuli", "bold", "delays", "training", "retrieval", "gallery"),
     *("codes", "controls", "baselines", "ceilings", "provenance"),
 )
 _VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -16,7 +16,7 @@ from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.video.decode import FilmReader, film, iterate_frames
 from neuroalign.video.normalise import normalise
-from neuroalign.video.thumbnails import contact_sheet, thumbnail, thumbnails
+from neuroalign.video.thumbnails import thumbnail, thumbnails
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +117,3 @@ def test_thumbnails_are_of_the_times_asked_for(numbered, read_number):
 
 def test_thumbnail_height(numbered):
     assert _open(thumbnail(numbered, 1.0)).shape == (72, 180, 3)
-
-
-def test_contact_sheet_runs_left_to_right_then_down(numbered, read_number):
-    sheet = _open(contact_sheet(numbered, columns=4, rows=2, height=64))
-    assert sheet.shape == (128, 640, 3)
-    tiles = [sheet[r * 64 : r * 64 + 64, c * 160 : c * 160 + 160] for r in range(2) for c in range(4)]
-    assert [read_number(t) for t in tiles] == [5, 15, 25, 35, 45, 55, 65, 75]

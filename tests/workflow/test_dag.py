@@ -55,7 +55,8 @@ def test_a_dry_run_of_the_demo_shows_every_job(root, tmp_path, demo):
     table = jobs(dry_run(root, tmp_path, demo))
     # 3 subjects, the first in two sessions with a T1w each or one; 5 runs each; 8 films; 2 seeds.
     assert table["preprocess"] == table["extract"] == table["run_quality"] == 15
-    assert table["normalise"] == table["embed"] == 8
+    assert table["normalise"] == table["embed"] == table["stimulus_quality"] == 8
+    assert "stimuli_overview" not in table
     assert table["train_ntcl"] == table["train_vq"] == table["score"] == 2
     assert table["baseline"] == 4
     assert table["simulate"] == table["index"] == table["pair"] == table["evaluate"] == table["report"] == 1
@@ -102,7 +103,34 @@ def test_real_time_series_need_no_preprocessing_and_no_video(root, tmp_path, sha
     config["video"]["precomputed_dir"] = str(shared_data / "movie_fmri" / "features")
     table = jobs(dry_run(root, tmp_path, config))
     assert table["extract"] == table["run_quality"] == 28
+    # The two films are described by their features alone.
+    assert table["stimulus_quality"] == 2
     assert not {"simulate", "preprocess", "preprocess_anatomy", "normalise", "embed"} & set(table)
+
+
+def test_many_stimuli_have_a_page_that_shows_them_all(root, tmp_path, demo):
+    demo["dataset"]["simulate"] = {"subjects": 1, "films": 26}
+    table = jobs(dry_run(root, tmp_path, demo))
+    assert table["stimulus_quality"] == 26
+    assert table["stimuli_overview"] == 1
+
+
+def test_pages_of_stimuli_read_nothing_of_the_brain(demo):
+    """Neither its files nor its code: what is done to the BOLD redraws none of them."""
+    from neuroalign.modules import source_files
+    from neuroalign.plan import make_plan
+
+    plan = make_plan(demo)
+    read = set(plan.look_inputs("film-01").values())
+    out = demo["output_dir"]
+    assert read == {
+        f"{out}/{name}"
+        for name in ("stimuli/film-01.mp4", "stimuli/film-01.json", "embeddings/motion_energy/film-01.h5")
+    }
+    code = source_files("neuroalign.report.stimulus_page", "neuroalign.report.stimuli_overview")
+    assert not [
+        file for file in code if any(part in file for part in ("/fmri/", "/bids/", "/pairs/", "/models/"))
+    ]
 
 
 def test_environments_agree_with_the_tested_set(root):

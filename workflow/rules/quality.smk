@@ -1,4 +1,4 @@
-# A page for every run, for people to look at before they believe its numbers.
+# A page for every run and every stimulus, for people to look at before they believe its numbers.
 
 
 rule template_outline:
@@ -43,3 +43,38 @@ rule run_quality:
         fmri=PLAN.section("fmri", but=("preprocess", "selection")),
     script:
         "../scripts/run_quality.py"
+
+
+rule stimulus_quality:
+    input:
+        unpack(lambda wildcards: PLAN.look_inputs(wildcards.stimulus)),
+        code=source_files("neuroalign.report.stimulus_page"),
+    output:
+        page=f"{OUT}/quality/stimuli/{{stimulus}}.html",
+        record=f"{OUT}/quality/stimuli/{{stimulus}}.json",
+    log:
+        f"{OUT}/logs/stimulus_quality/{{stimulus}}.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/stimulus_quality.py"
+
+
+rule stimuli_overview:
+    input:
+        records=PLAN.stimulus_records,
+        code=source_files("neuroalign.report.stimuli_overview"),
+    output:
+        f"{OUT}/quality/stimuli.html",
+    log:
+        f"{OUT}/logs/stimuli_overview/stimuli_overview.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    script:
+        "../scripts/stimuli_overview.py"

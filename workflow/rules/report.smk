@@ -8,6 +8,8 @@ rule report:
         quality=PLAN.quality_files,
         pages=PLAN.quality_pages,
         stimuli=PLAN.mezzanine_files,
+        looks=PLAN.stimulus_records,
+        overview=PLAN.stimulus_overview,
         models=PLAN.model_files,
         evaluation=rules.evaluate.output,
         truth=PLAN.truth_files,
