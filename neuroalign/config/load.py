@@ -15,6 +15,7 @@ from neuroalign.config.dataset import Dataset
 from neuroalign.config.evaluate import BaselineName, Evaluate, Report
 from neuroalign.config.fmri import Fmri, Hrf
 from neuroalign.config.pairs import Clips, Split
+from neuroalign.config.text import Text
 from neuroalign.config.train import Train
 from neuroalign.config.video import Video
 from neuroalign.errors import Problems, UserError, nearest
@@ -31,6 +32,7 @@ class Config(Section):
     dataset: Dataset = Field(default_factory=Dataset, description="The data set.")
     fmri: Fmri = Field(default_factory=Fmri, description="Brain side.")
     video: Video = Field(default_factory=Video, description="Video side.")
+    text: Text = Field(default_factory=Text, description="Text, the third modality: off by default.")
     clips: Clips = Field(default_factory=Clips, description="Which seconds of the stimuli are clips.")
     hrf: Hrf = Field(default_factory=Hrf, description="How brain time meets video time.")
     split: Split = Field(default_factory=Split, description="Train, validation and test.")
@@ -55,6 +57,13 @@ class Config(Section):
         if self.video.backbone == "precomputed" and not self.video.precomputed_dir:
             raise ValueError(
                 "video.backbone is 'precomputed': set video.precomputed_dir to the folder of feature files"
+            )
+        if self.text.source == "tsv" and not self.text.captions_dir:
+            raise ValueError("text.source is 'tsv': set text.captions_dir to the folder of <stimulus>.tsv files")
+        if self.text.source == "blip2" and self.text.window_s * self.video.fps < 1 - 1e-6:
+            raise ValueError(
+                f"text.window_s {self.text.window_s:g} is shorter than one frame at video.fps {self.video.fps:g}; "
+                "make the window longer or the rate higher"
             )
         if self.dataset.simulate and (self.dataset.filters.bids_filter_file or self.dataset.presentations):
             raise ValueError(
