@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuroalign.models.model import FMRI, VIDEO, BrainInput, Encoded, NeuroAlign
+from neuroalign.models.model import FMRI, TEXT, VIDEO, BrainInput, Encoded, NeuroAlign, TextInput
 from neuroalign.models.score import Embedding
 
 CHUNK = 512
@@ -32,6 +33,26 @@ def embed_clips(network: NeuroAlign, levels: Mapping[str, Tensor]) -> Embedding:
         return network.encode_video({name: data[rows].to(device) for name, data in levels.items()})
 
     return _in_chunks(network, VIDEO, len(next(iter(levels.values()))), encode)
+
+
+def embed_text(network: NeuroAlign, text: TextInput) -> Embedding:
+    """Embeddings of scaled text windows; zero where there is no text."""
+    device = network.step_times.device
+
+    def encode(rows: Tensor) -> Encoded:
+        return network.encode_text(text.take(rows).to(device))
+
+    return _in_chunks(network, TEXT, len(text), encode)
+
+
+def with_text(network: NeuroAlign, clips: Embedding, text: TextInput) -> Embedding:
+    """Embeddings of clips together with those of their captions, as the score takes them."""
+    found = embed_text(network, text)
+    present = text.present.cpu().numpy()
+    # Steps that lie side by side are told apart, so that what is missing can be left out; a mean is one vector.
+    if network.pools[TEXT].mode == "steps":
+        return replace(clips, text=found.pooled.reshape(found.steps.shape), has_text=present)
+    return replace(clips, text=found.pooled[:, None], has_text=present.any(axis=1, keepdims=True))
 
 
 @torch.no_grad()

@@ -107,12 +107,7 @@ def build_pairs(
     folds = [f"split_{fold}" for fold in range(split.folds)] if split.folds > 1 else []
     used = set(table["clip_id"])
     keep = np.array([c in used for c in contents])
-    video = VideoWindows(
-        [c for c, k in zip(contents, keep, strict=True) if k],
-        {level: data[keep] for level, data in video.levels.items()},
-        video.step_times,
-        video.low_level[keep] if video.low_level is not None else None,
-    )
+    video = video.select(keep)
     if caption_files:
         video = add_text(video, table, caption_files, duration, clips.step_s, hrf)
     new_row = np.cumsum(usable) - 1

@@ -88,6 +88,14 @@ class VideoWindows:
     text: np.ndarray | None = None
     has_text: np.ndarray | None = None
 
+    def select(self, rows: np.ndarray) -> VideoWindows:
+        """The windows of the contents at `rows`."""
+        optional = (None if x is None else x[rows] for x in (self.low_level, self.text, self.has_text))
+        low_level, text, has_text = optional
+        ids = [self.clip_ids[row] for row in np.arange(len(self.clip_ids))[rows]]
+        levels = {level: data[rows] for level, data in self.levels.items()}
+        return VideoWindows(ids, levels, self.step_times, low_level, text, has_text)
+
     def rows_of(self, clip_ids) -> np.ndarray:
         """Row of each clip id, in the order asked for."""
         index = {clip: row for row, clip in enumerate(self.clip_ids)}

@@ -7,7 +7,6 @@ empty: nothing is filled in, and whoever reads the windows looks at `has_text`.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,41 +16,15 @@ import pandas as pd
 
 from neuroalign.config.fmri import Hrf
 from neuroalign.errors import UserError
-from neuroalign.io import open_hdf5
 from neuroalign.pairs.store import VideoWindows
 from neuroalign.pairs.windows import bracket, step_times
-from neuroalign.video.shards import Embedding, read_embedding
+from neuroalign.text.captions import Captions, read_captions
 
 log = logging.getLogger(__name__)
-LEVEL = "text"
-
-
-def read_text(path: str | os.PathLike) -> tuple[Embedding, np.ndarray]:
-    """Read the embedded captions of a stimulus.
-
-    Returns
-    -------
-    embedding : Embedding
-        With the one level `text`.
-    has_text : bool array of shape (windows,)
-
-    Raises
-    ------
-    UserError
-        If the file is missing, damaged or holds no captions.
-    """
-    embedding = read_embedding(path)
-    with open_hdf5(path) as file:
-        if LEVEL not in embedding.levels or "has_text" not in file:
-            raise UserError(f"{path} holds no embedded captions (level 'text' and 'has_text'): caption again.")
-        has_text = file["has_text"][()].astype(bool)
-    if len(has_text) != len(embedding.times):
-        raise UserError(f"{path} says of {len(has_text)} windows whether they have text, but has others.")
-    return embedding, has_text
 
 
 def text_steps(
-    embedding: Embedding, has_text: np.ndarray, start_s: np.ndarray | float, duration_s: float, step_s: float
+    captions: Captions, start_s: np.ndarray | float, duration_s: float, step_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut the text windows of clips out of the captions of a stimulus.
 
@@ -60,9 +33,7 @@ def text_steps(
 
     Parameters
     ----------
-    embedding : Embedding
-        With the level `text`.
-    has_text : bool array of shape (windows,)
+    captions : Captions
     start_s : array of shape (n,) or float
         Clip starts in seconds from stimulus start.
     duration_s, step_s : float
@@ -77,9 +48,9 @@ def text_steps(
     centres = step_times(duration_s, step_s)
     half = duration_s / len(centres) / 2
     targets = starts[:, None] + centres
-    times, data = embedding.times, np.where(has_text[:, None], embedding.levels[LEVEL], 0.0)
+    times, data, has_text = captions.times, captions.features, captions.has_text
     stride = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    reach = max(float(embedding.attributes.get("window_s") or 0.0), stride) / 2 + 1e-6
+    reach = max(float(captions.attributes.get("window_s") or 0.0), stride) / 2 + 1e-6
     begin = np.searchsorted(times, targets - half - 1e-6)
     end = np.searchsorted(times, targets + half - 1e-6)
     total = np.concatenate([np.zeros((1, data.shape[1])), np.cumsum(data, 0, dtype=np.float64)])
@@ -132,10 +103,10 @@ def add_text(
     for stimulus in np.unique(stimuli):
         if stimulus not in caption_files:
             continue
-        embedding, has_text = read_text(caption_files[stimulus])
-        _check_convolution(stimulus, embedding, hrf)
+        captions = read_captions(caption_files[stimulus])
+        _check_convolution(stimulus, captions, hrf)
         rows = np.flatnonzero(stimuli == stimulus)
-        data, present[rows] = text_steps(embedding, has_text, starts[rows], duration_s, step_s)
+        data, present[rows] = text_steps(captions, starts[rows], duration_s, step_s)
         if text is None:
             text = np.zeros((*present.shape, data.shape[2]), np.float32)
         if text.shape[2] != data.shape[2]:
@@ -150,8 +121,8 @@ def add_text(
     return replace(video, text=text, has_text=present)
 
 
-def _check_convolution(stimulus: str, embedding: Embedding, hrf: Hrf) -> None:
-    convolved = bool(embedding.attributes.get("hrf_convolved", False))
+def _check_convolution(stimulus: str, captions: Captions, hrf: Hrf) -> None:
+    convolved = bool(captions.attributes.get("hrf_convolved", False))
     if convolved and hrf.method != "none":
         raise UserError(
             f"The captions of '{stimulus}' are already HRF-convolved, but hrf.method is '{hrf.method}': "

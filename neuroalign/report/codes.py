@@ -160,7 +160,11 @@ def _by_modality(counts: pd.DataFrame) -> Picture:
         for ax, level in zip(axes, levels, strict=True):
             part = shares[shares["level"] == level]
             part = part.loc[part[modalities].sum(axis=1).sort_values(ascending=False, kind="stable").index]
-            for k, (modality, sign) in enumerate(zip(modalities, (1, -1, 1), strict=False)):
+            for k, modality in enumerate(modalities):
+                if k > 1:
+                    ax.plot(range(len(part)), part[modality], ".", ms=3, color=CYCLE[k], label=modality)
+                    continue
+                sign = (1, -1)[k]
                 ax.bar(
                     range(len(part)),
                     sign * part[modality],
@@ -182,7 +186,8 @@ def _by_modality(counts: pd.DataFrame) -> Picture:
         return picture(
             figure,
             f"Mirrored bars of code use per level: {told}.",
-            "Use of every code of the first codebook by each modality: a code shared by both reaches up and down alike.",
+            "Use of every code of the first codebook by each modality: a code shared by both reaches up and down alike."
+            + (f" Dots are {listed(modalities[2:])}." if len(modalities) > 2 else ""),
         )
 
 

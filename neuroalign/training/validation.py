@@ -6,14 +6,14 @@ Reported results come from `neuroalign.evaluation`; this is the small part of it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from neuroalign.models.embed import embed_brain, embed_clips
+from neuroalign.models.embed import embed_brain, embed_clips, with_text
 from neuroalign.models.model import NeuroAlign
-from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts, weight_grid
+from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts, text_mean, weight_grid
 from neuroalign.training.data import TrainingData
 
 
@@ -39,19 +39,34 @@ def centres_of(network: NeuroAlign, data: TrainingData) -> dict[str, dict[str, n
     """Mean training embeddings by side and part."""
     brain = embed_brain(network, data.train.brain)
     clips = torch.unique(data.train.clip)
-    video = embed_clips(network, {name: x[clips] for name, x in data.video.items()})
-    return {
+    video = _embed(network, data, clips)
+    centres = {
         side: {part: x.mean(axis=0) for part, x in embedding.vectors().items()}
         for side, embedding in (("brain", brain), ("video", video))
     }
+    if video.text is not None:
+        centres["text"] = {"pooled": text_mean(video.text, video.has_text)}
+    return centres
+
+
+def _embed(network: NeuroAlign, data: TrainingData, clips: torch.Tensor) -> Embedding:
+    """Embeddings of some clips, with their captions where the network reads text."""
+    found = embed_clips(network, {name: x[clips] for name, x in data.video.items()})
+    if data.text is None or not network.reads_text:
+        return found
+    return with_text(network, found, data.text.take(clips))
+
+
+def validation_clips(data: TrainingData) -> tuple[torch.Tensor, torch.Tensor]:
+    """The distinct clips of the validation windows, and which of them each window belongs to."""
+    return torch.unique(data.validation.clip, return_inverse=True)
 
 
 def validation_embeddings(network: NeuroAlign, data: TrainingData) -> tuple[Embedding, Embedding, np.ndarray]:
     """Embeddings of all validation windows, of their distinct clips, and the clip of each window."""
-    clips, own = torch.unique(data.validation.clip, return_inverse=True)
+    clips, own = validation_clips(data)
     brain = embed_brain(network, data.validation.brain)
-    video = embed_clips(network, {name: x[clips] for name, x in data.video.items()})
-    return brain, video, own.cpu().numpy()
+    return brain, _embed(network, data, clips), own.cpu().numpy()
 
 
 def validation_scores(
@@ -66,7 +81,8 @@ def validation_scores(
         rows = np.flatnonzero(subject == person)
         gallery, column = np.unique(own[rows], return_inverse=True)
         parts = similarity_parts(
-            brain.take(rows), video.take(gallery), near_steps, centres["brain"], centres["video"]
+            *(brain.take(rows), video.take(gallery), near_steps, centres["brain"], centres["video"]),
+            centres.get("text", {}).get("pooled"),
         )
         out.append(ValidationScores(parts, column, gallery))
     return out, centres
@@ -133,11 +149,12 @@ def mean_retrieval(scores: list[ValidationScores], weights: Weights) -> dict[str
 
 
 def choose_weights(scores: list[ValidationScores], near_steps: int) -> Weights:
-    """Alpha and beta by the one-standard-error rule: a part takes part only where validation says so.
+    """The weights of the score by the one-standard-error rule: a part takes part only where validation says so.
 
-    Of all candidates, the one with the best fused `rank_quality` is found; then the one with the largest alpha (and among
-    these the largest beta) that is not worse by more than one standard error of the paired difference. The
-    standard error is over clips, as people who see the same clip are not independent.
+    First the weight of the text (`text_weight`), with the continuous part alone. Then, of all alpha and beta, the pair with
+    the best fused `rank_quality` is found, and after it the one with the largest alpha (and among these the largest beta)
+    that is not worse by more than one standard error of the paired difference. The standard error is over clips, as
+    people who see the same clip are not independent.
 
     Parameters
     ----------
@@ -145,13 +162,39 @@ def choose_weights(scores: list[ValidationScores], near_steps: int) -> Weights:
         One per subject.
     near_steps : int
     """
-    grid = weight_grid("quantised" in scores[0].parts, near_steps)
-    quality = np.array([_clip_quality(scores, weights) for weights in grid])
-    best = quality[int(quality.mean(axis=1).argmax())]
-    gap = best - quality
-    error = gap.std(axis=1, ddof=1) / np.sqrt(gap.shape[1]) if gap.shape[1] > 1 else np.zeros(len(grid))
-    close = gap.mean(axis=1) <= error + 1e-9
+    text = text_weight(scores, near_steps)
+    grid = [replace(w, text=text) for w in weight_grid("quantised" in scores[0].parts, near_steps)]
+    _, close = _near_best(scores, grid)
     return max((w for w, ok in zip(grid, close, strict=True) if ok), key=lambda w: (w.alpha, w.beta))
+
+
+def text_weight(scores: list[ValidationScores], near_steps: int) -> float:
+    """Weight of the text part: 0 unless the best weight is better by more than one standard error; then the best.
+
+    0 also where there is no text.
+    """
+    if "text" not in scores[0].parts:
+        return 0.0
+    grid = [Weights(near_steps=near_steps, text=w / 10) for w in range(10)]
+    best, close = _near_best(scores, grid)
+    return 0.0 if close[0] else grid[best].text
+
+
+def start_weights(network: NeuroAlign, data: TrainingData, near_steps: int) -> Weights:
+    """The weights at which epochs of stage 1 are compared: text as the start wants it, the rest of the video pooled."""
+    if data.text is None or not network.reads_text:
+        return Weights(near_steps=near_steps)
+    scores, _ = validation_scores(network, data, near_steps)
+    return Weights(near_steps=near_steps, text=text_weight(scores, near_steps))
+
+
+def _near_best(scores: list[ValidationScores], grid: list[Weights]) -> tuple[int, np.ndarray]:
+    """The best of some weights by fused quality, and which are not worse by more than one standard error."""
+    quality = np.array([_clip_quality(scores, weights) for weights in grid])
+    best = int(quality.mean(axis=1).argmax())
+    gap = quality[best] - quality
+    error = gap.std(axis=1, ddof=1) / np.sqrt(gap.shape[1]) if gap.shape[1] > 1 else np.zeros(len(grid))
+    return best, gap.mean(axis=1) <= error + 1e-9
 
 
 def _clip_quality(scores: list[ValidationScores], weights: Weights) -> np.ndarray:

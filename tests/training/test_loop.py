@@ -21,7 +21,7 @@ from neuroalign.training.loop import Trainer, parameter_groups, warmup_cosine
 from neuroalign.training.ntcl import architecture_of
 from neuroalign.training.seeds import seeded
 from neuroalign.training.validation import ValidationScores, choose_weights, rank_quality, retrieval
-from neuroalign.training.vq import perplexity
+from neuroalign.training.codes import perplexity
 
 
 def test_schedule_warms_up_and_falls_to_zero():
