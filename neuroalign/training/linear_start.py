@@ -293,7 +293,7 @@ def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Gener
 def _start_text(
     network: NeuroAlign, data: TrainingData, brain: BrainInput, samples: Samples, recipe: Recipe
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps of brain, video and text; where text has a say, delays are fitted anew with its features.
+    """Maps of brain, video and text; where text has a say, delays are those fitted with its features.
 
     `training.linear_text` says how text enters.
     """
@@ -301,16 +301,20 @@ def _start_text(
 
     level, dim = next(iter(data.text.levels)), network.architecture.encoder["dim"]
     raw = TextSamples(data.text.levels[level], data.text.present)
-    text = raw.balanced(samples)
-    with torch.no_grad():
-        strength = choose_strength(samples, text, data.content, recipe, dim)
-    if strength and network.haemodynamic is not None:
-        both = torch.cat([samples.y, strength * text.t], dim=-1)
-        _fit_response(network, brain, both[samples.clip])
+    text, heard, layer = raw.balanced(samples), samples, network.haemodynamic
+    if layer is not None:
+        # What captions tell of a level that the video hardly drives includes when it answers.
+        before = {name: value.clone() for name, value in layer.state_dict().items()}
+        _fit_response(network, brain, torch.cat([samples.y, text.t], dim=-1)[samples.clip])
         with torch.no_grad():
             x = [_resampled(network, brain, name) for name in network.architecture.brain_levels]
-        samples = replace(samples, x=torch.cat(x, dim=-1))
+        heard = replace(samples, x=torch.cat(x, dim=-1))
     with torch.no_grad():
+        strength = choose_strength(samples, heard, text, data.content, recipe, dim)
+        if strength:
+            samples = heard
+        elif layer is not None:
+            layer.load_state_dict(before)
         rows = torch.arange(len(samples.clip))
         a, b, words = joint_maps(samples, text, rows, recipe, dim, strength)
         # Back from balanced features to those that the network reads.

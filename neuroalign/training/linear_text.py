@@ -107,13 +107,16 @@ def _predict(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 
 def choose_strength(
-    samples: Samples, text: TextSamples, content: Content, recipe: Recipe, dim: int
+    samples: Samples, heard: Samples, text: TextSamples, content: Content, recipe: Recipe, dim: int
 ) -> float:
     """How strongly text enters: 0 unless it betters retrieval of training clips by more than a standard error over folds.
 
     Parameters
     ----------
     samples : Samples
+        As the video alone is analysed.
+    heard : Samples
+        The same windows, read at the delays that were fitted with the text.
     text : TextSamples
         `balanced`.
     content : Content
@@ -130,8 +133,8 @@ def choose_strength(
             return 0.0
         alone = _qualities(samples, text, joint_maps(samples, text, fit, recipe, dim, 0.0), judged)[0]
         for strength in STRENGTHS:
-            maps = joint_maps(samples, text, fit, recipe, dim, strength)
-            gains[strength].append([q - alone for q in _qualities(samples, text, maps, judged)[1:]])
+            maps = joint_maps(heard, text, fit, recipe, dim, strength)
+            gains[strength].append([q - alone for q in _qualities(heard, text, maps, judged)[1:]])
     table = np.array([gains[s] for s in STRENGTHS])
     mean, error = table.mean(axis=1), table.std(axis=1, ddof=1) / np.sqrt(table.shape[1])
     best = np.unravel_index(int(mean.argmax()), mean.shape)
