@@ -119,13 +119,19 @@ def _joined(parts: Sequence[Embedding]) -> Embedding:
     names = ("pooled", "steps", "codes", "index")
     arrays = [[getattr(part, name) for part in parts] for name in names]
     joined = Embedding(*(None if values[0] is None else np.concatenate(values) for values in arrays))
-    shapes = [part.text.shape[1:] for part in parts if part.text is not None]
-    if not shapes:
+    if all(part.text is None for part in parts):
         return joined
     # Films without captions stand beside films with: theirs are missing.
-    text = [np.zeros((len(p), *shapes[0]), np.float32) if p.text is None else p.text for p in parts]
-    has = [np.zeros((len(p), shapes[0][0]), bool) if p.text is None else p.has_text for p in parts]
-    return replace(joined, text=np.concatenate(text), has_text=np.concatenate(has))
+    text = [_no_text(part) if part.text is None else part.text for part in parts]
+    present = np.concatenate([t.present for t in text])
+    return replace(joined, text=replace(_joined(text), present=present))
+
+
+def _no_text(clips: Embedding) -> Embedding:
+    """The captions of clips that have none."""
+    arrays = (clips.pooled, clips.steps, clips.codes, clips.index)
+    empty = (None if x is None else np.zeros_like(x) for x in arrays)
+    return Embedding(*empty, present=np.zeros(clips.steps.shape[:2], bool))
 
 
 def _caption_files(model: TrainedModel, films: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
@@ -135,7 +141,9 @@ def _caption_files(model: TrainedModel, films: Sequence[Path], folder: Path | No
     if folder is not None and not model.network.reads_text:
         log.warning("The model did not learn from captions: those in %s are not used.", folder)
         return {}
-    found = {film: folder / film.name for film in films if folder is not None and (folder / film.name).exists()}
+    found = {
+        film: folder / film.name for film in films if folder is not None and (folder / film.name).exists()
+    }
     if model.weights.text and len(found) < len(films):
         log.warning(
             "%d of %d films have no captions%s: their clips are ranked by video alone.",

@@ -168,7 +168,8 @@ class Train(Section):
         "auto", description="`auto` is bfloat16 on GPUs that have it, float32 elsewhere."
     )
     text: TextPairs = Field(
-        default_factory=TextPairs, description="Weights of what text adds to both stages; of no effect without text."
+        default_factory=TextPairs,
+        description="Weights of what text adds to both stages; of no effect without text.",
     )
     ntcl: Ntcl = Field(default_factory=Ntcl, description="Stage 1.")
     vq: Vq = Field(default_factory=Vq, description="Stage 2.")

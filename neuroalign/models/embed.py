@@ -36,23 +36,24 @@ def embed_clips(network: NeuroAlign, levels: Mapping[str, Tensor]) -> Embedding:
 
 
 def embed_text(network: NeuroAlign, text: TextInput) -> Embedding:
-    """Embeddings of scaled text windows; zero where there is no text."""
+    """Embeddings of scaled text windows, with `present`; vectors are zero where there is no text."""
     device = network.step_times.device
 
     def encode(rows: Tensor) -> Encoded:
         return network.encode_text(text.take(rows).to(device))
 
-    return _in_chunks(network, TEXT, len(text), encode)
+    found, present = _in_chunks(network, TEXT, len(text), encode), text.present.cpu().numpy()
+    if found.codes is None:
+        return replace(found, present=present)
+    # A missing token still has a nearest code.
+    here = present[..., None, None]
+    codes, index = np.where(here, found.codes, np.float32(0)), np.where(here, found.index, -1)
+    return replace(found, codes=codes, index=index, present=present)
 
 
 def with_text(network: NeuroAlign, clips: Embedding, text: TextInput) -> Embedding:
     """Embeddings of clips together with those of their captions, as the score takes them."""
-    found = embed_text(network, text)
-    present = text.present.cpu().numpy()
-    # Steps that lie side by side are told apart, so that what is missing can be left out; a mean is one vector.
-    if network.pools[TEXT].mode == "steps":
-        return replace(clips, text=found.pooled.reshape(found.steps.shape), has_text=present)
-    return replace(clips, text=found.pooled[:, None], has_text=present.any(axis=1, keepdims=True))
+    return replace(clips, text=embed_text(network, text))
 
 
 @torch.no_grad()

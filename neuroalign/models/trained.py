@@ -22,7 +22,7 @@ from neuroalign.io import atomic_path, read_json, write_json
 from neuroalign.models.embed import embed_brain, embed_clips, with_text
 from neuroalign.models.model import Architecture, BrainInput, NeuroAlign, TextInput
 from neuroalign.models.scaling import Scalers
-from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts
+from neuroalign.models.score import REPORTED, Embedding, Weights, fuse, similarity_parts
 from neuroalign.pairs.store import BrainWindows, VideoWindows
 from neuroalign.text.captions import Captions
 from neuroalign.video import shards
@@ -149,12 +149,21 @@ class TrainedModel:
         """Fused score of every brain window with every clip: float32 array (n, m); larger is more alike."""
         return fuse(self.parts(fmri, video), self.weights)["fused"]
 
+    def scores(self, fmri: Embedding, video: Embedding) -> dict[str, np.ndarray]:
+        """Every score that is reported, by name (`score.REPORTED`).
+
+        Clips with captions also have `text`, by their captions alone, and `video_only`, the fused score without them: what
+        a gallery without captions gets.
+        """
+        found = fuse(self.parts(fmri, video), self.weights)
+        if video.text is not None:
+            found["video_only"] = self.score(fmri, replace(video, text=None))
+        return {name: found[name] for name in REPORTED if name in found}
+
     def parts(self, fmri: Embedding, video: Embedding) -> dict[str, np.ndarray]:
         """The unweighted parts of the score; see `score.similarity_parts`."""
-        text = self.centres.get("text", {}).get("pooled")
-        return similarity_parts(
-            fmri, video, self.weights.near_steps, self.centres.get("brain"), self.centres.get("video"), text
-        )
+        centres = (self.centres.get(side) for side in ("brain", "video", "text"))
+        return similarity_parts(fmri, video, self.weights.near_steps, *centres, self.weights.text)
 
     def brain_input(self, windows: BrainWindows, subject: str | None) -> BrainInput:
         """Scaled tensors of brain windows."""
@@ -202,7 +211,10 @@ class TrainedModel:
 
     def text_input(self, text: np.ndarray, present: np.ndarray) -> TextInput:
         """Scaled tensors of text windows (n, steps, dim), of which those at `present` (n, steps) hold text."""
-        (level, scaler), steps = next(iter(self.scalers.text.items())), len(self.network.architecture.step_times)
+        (level, scaler), steps = (
+            next(iter(self.scalers.text.items())),
+            len(self.network.architecture.step_times),
+        )
         if text.ndim != 3 or text.shape[1:] != (steps, len(scaler.mean)):
             raise UserError(
                 f"The captions have shape {text.shape}; the model needs (clips, {steps}, {len(scaler.mean)}): embed them "

@@ -304,7 +304,9 @@ def weights_sentence(weights: list[Mapping[str, float]]) -> str:
     )
     if any("text" in w for w in weights):
         words = sum(w.get("text", 0.0) for w in weights) / len(weights)
-        text += f"; and {words:.2f} of the whole for captions" if words else "; captions got no weight"
+        text += (
+            f"; captions are added to the video {words:.2f} times" if words else "; captions got no weight"
+        )
     return f"{text}; validation gave the quantised part no weight." if beta == 0 else f"{text}."
 
 

@@ -10,7 +10,7 @@ from neuroalign.models.model import FMRI, TEXT, VIDEO, NeuroAlign
 from neuroalign.models.trained import TrainedModel
 from neuroalign.pairs.store import BrainWindows, PairedDataset
 from neuroalign.training.data import TrainingData
-from neuroalign.training.validation import validation_clips, validation_embeddings
+from neuroalign.training.validation import validation_embeddings
 
 
 def usage(network: NeuroAlign, data: TrainingData) -> dict[str, float]:
@@ -29,14 +29,13 @@ def usage(network: NeuroAlign, data: TrainingData) -> dict[str, float]:
     indices, out = {FMRI: brain.index, VIDEO: video.index}, {}
     here = np.ones(brain.index.shape[:2], bool)
     partners = {VIDEO: ("", here)}
-    if network.reads_text and data.text is not None:
-        text = data.text.take(validation_clips(data)[0])
-        indices[TEXT], present = embed_text(network, text).index, text.present.cpu().numpy()
+    if video.text is not None:
+        indices[TEXT], present = video.text.index, video.text.present
         partners[TEXT] = (f"_{TEXT}", present[own])
     levels, depths = brain.index.shape[2:]
     size = network.architecture.vq["codes"]
     for level in range(levels):
-        same = {m: here for m in partners}
+        same = dict.fromkeys(partners, here)
         chance = dict.fromkeys(partners, 1.0)
         for depth in range(depths):
             taken = {m: index[:, :, level, depth] for m, index in indices.items()}
@@ -150,8 +149,7 @@ def _indices(
     found[VIDEO] = model.embed_video({name: x[rows] for name, x in pairs.video.levels.items()}).index
     if model.network.reads_text and pairs.video.text is not None:
         text = model.text_input(pairs.video.text[rows], pairs.video.has_text[rows])
-        missing = ~pairs.video.has_text[rows][..., None, None]
-        found[TEXT] = np.where(missing, -1, embed_text(model.network, text).index)
+        found[TEXT] = embed_text(model.network, text).index
     return found
 
 

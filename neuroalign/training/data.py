@@ -17,7 +17,6 @@ from neuroalign.models.model import TEXT, BrainInput, TextInput
 from neuroalign.models.scaling import Scaler, Scalers, whitening, z_score
 from neuroalign.pairs.store import PairedDataset
 
-
 _FEWEST_CAPTIONS = 8
 
 

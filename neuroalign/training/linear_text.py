@@ -31,8 +31,8 @@ from neuroalign.training.validation import rank_quality
 log = logging.getLogger(__name__)
 
 STRENGTHS = (0.5, 1.0, 2.0)
-# Weights of the text part of the score at which strengths are compared.
-_SCORE_WEIGHTS = (0.2, 0.35, 0.5)
+# How much of the text is added to the video in the score by which strengths are compared.
+_SCORE_WEIGHTS = (0.5, 1.0)
 # Shrinkage of a modality's covariance when it predicts the other: features hold little noise.
 _PREDICTION = 0.1
 
@@ -127,7 +127,9 @@ def choose_strength(
     """
     gains: dict[float, list[list[float]]] = {s: [] for s in STRENGTHS}
     for fit, judged in folds(content, samples.clip):
-        known = samples.shared or len(torch.unique(samples.subject[fit])) == len(torch.unique(samples.subject))
+        known = samples.shared or len(torch.unique(samples.subject[fit])) == len(
+            torch.unique(samples.subject)
+        )
         enough = len(torch.unique(samples.clip[fit])) >= 8 and len(torch.unique(samples.clip[judged])) >= 4
         if not (known and enough and int(text.present[samples.clip[fit]].sum()) >= 8):
             return 0.0
@@ -162,13 +164,9 @@ def _qualities(
         words = text.t[gallery] @ b_text
         mean = (words * here).sum(0) / here.sum(0).clamp(min=1)
         words = torch.where(here, words - mean, 0.0).flatten(1)
-        one, other = (brain @ _unit(z).T for z in (video - video.mean(0), words))
-        found.append(
-            [
-                rank_quality(((1 - w) * one + w * other).numpy(), own.numpy())
-                for w in (0.0, *_SCORE_WEIGHTS)
-            ]
-        )
+        video = video - video.mean(0)
+        scores = (brain @ _unit(video + w * words).T for w in (0.0, *_SCORE_WEIGHTS))
+        found.append([rank_quality(score.numpy(), own.numpy()) for score in scores])
     return [float(value) for value in np.mean(found, axis=0)]
 
 

@@ -143,7 +143,7 @@ def train_ntcl(
             return ntcl_loss(terms, stage, config.text), terms
 
         def validate(epoch: int) -> tuple[float, Iterable[tuple[str, str, float]]]:
-            scores, _ = validation_scores(network, data, config.vq.near_steps)
+            scores, _ = validation_scores(network, data, config.vq.near_steps, (start.text,))
             found = mean_retrieval(scores, start)
             rows = [
                 ("validation", name.removeprefix("continuous_"), v)

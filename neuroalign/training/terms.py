@@ -139,7 +139,9 @@ def _pair_terms(
     a, b = pair.take(encoded)
     targets = soft_targets(pair.rows, pair.columns, config.soften_s)
     scale = {term: network.scale(f"{term}{pair.name}") for term in ("global", "level", "time", "pred")}
-    terms = {"global": info_nce(centred(a.pooled), _centred_pooled(network, pair, b), targets, scale["global"])}
+    terms = {
+        "global": info_nce(centred(a.pooled), _centred_pooled(network, pair, b), targets, scale["global"])
+    }
     if weights.level:
         terms["level"] = level_info_nce(
             centred(a.tokens), centred(b.tokens, present), targets, scale["level"]

@@ -5,16 +5,19 @@ Reported results come from `neuroalign.evaluation`; this is the small part of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from neuroalign.models.embed import embed_brain, embed_clips, with_text
 from neuroalign.models.model import NeuroAlign
-from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts, text_mean, weight_grid
+from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts, weight_grid
 from neuroalign.training.data import TrainingData
+
+# Candidates for the weight of the text; 0 is always one.
+TEXT_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 @dataclass
@@ -24,15 +27,23 @@ class ValidationScores:
     Attributes
     ----------
     parts : dict of str to array (queries, candidates)
+        By video alone.
     own : int array (queries,)
         Column of the true clip.
     gallery : int array (candidates,)
         Number of each candidate among the validation clips of all subjects.
+    with_text : dict of float to dict
+        `parts` at weights of the text other than 0.
     """
 
     parts: dict[str, np.ndarray]
     own: np.ndarray
     gallery: np.ndarray
+    with_text: dict[float, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def fused(self, weights: Weights) -> dict[str, np.ndarray]:
+        """`models.score.fuse` at some weights."""
+        return fuse(self.with_text[weights.text] if weights.text else self.parts, weights)
 
 
 def centres_of(network: NeuroAlign, data: TrainingData) -> dict[str, dict[str, np.ndarray]]:
@@ -40,13 +51,8 @@ def centres_of(network: NeuroAlign, data: TrainingData) -> dict[str, dict[str, n
     brain = embed_brain(network, data.train.brain)
     clips = torch.unique(data.train.clip)
     video = _embed(network, data, clips)
-    centres = {
-        side: {part: x.mean(axis=0) for part, x in embedding.vectors().items()}
-        for side, embedding in (("brain", brain), ("video", video))
-    }
-    if video.text is not None:
-        centres["text"] = {"pooled": text_mean(video.text, video.has_text)}
-    return centres
+    sides = {"brain": brain, "video": video} | ({} if video.text is None else {"text": video.text})
+    return {side: embedding.centre() for side, embedding in sides.items()}
 
 
 def _embed(network: NeuroAlign, data: TrainingData, clips: torch.Tensor) -> Embedding:
@@ -57,22 +63,20 @@ def _embed(network: NeuroAlign, data: TrainingData, clips: torch.Tensor) -> Embe
     return with_text(network, found, data.text.take(clips))
 
 
-def validation_clips(data: TrainingData) -> tuple[torch.Tensor, torch.Tensor]:
-    """The distinct clips of the validation windows, and which of them each window belongs to."""
-    return torch.unique(data.validation.clip, return_inverse=True)
-
-
 def validation_embeddings(network: NeuroAlign, data: TrainingData) -> tuple[Embedding, Embedding, np.ndarray]:
     """Embeddings of all validation windows, of their distinct clips, and the clip of each window."""
-    clips, own = validation_clips(data)
+    clips, own = torch.unique(data.validation.clip, return_inverse=True)
     brain = embed_brain(network, data.validation.brain)
     return brain, _embed(network, data, clips), own.cpu().numpy()
 
 
 def validation_scores(
-    network: NeuroAlign, data: TrainingData, near_steps: int
+    network: NeuroAlign, data: TrainingData, near_steps: int, text: Sequence[float] = TEXT_WEIGHTS
 ) -> tuple[list[ValidationScores], dict[str, dict[str, np.ndarray]]]:
-    """Score parts of every subject over the validation clips it saw, and the centres used."""
+    """Score parts of every subject over the validation clips it saw, and the centres used.
+
+    With captions, also at every weight in `text`.
+    """
     centres = centres_of(network, data)
     brain, video, own = validation_embeddings(network, data)
     subject = data.validation.brain.subject.cpu().numpy()
@@ -80,11 +84,10 @@ def validation_scores(
     for person in np.unique(subject):
         rows = np.flatnonzero(subject == person)
         gallery, column = np.unique(own[rows], return_inverse=True)
-        parts = similarity_parts(
-            *(brain.take(rows), video.take(gallery), near_steps, centres["brain"], centres["video"]),
-            centres.get("text", {}).get("pooled"),
-        )
-        out.append(ValidationScores(parts, column, gallery))
+        common = (brain.take(rows), video.take(gallery), near_steps)
+        about = (centres["brain"], centres["video"], centres.get("text"))
+        found = {w: similarity_parts(*common, *about, w) for w in (text if "text" in centres else ()) if w}
+        out.append(ValidationScores(similarity_parts(*common, *about), column, gallery, found))
     return out, centres
 
 
@@ -143,7 +146,7 @@ def mean_retrieval(scores: list[ValidationScores], weights: Weights) -> dict[str
     """`retrieval` of every reported score, averaged over subjects: keys such as ``fused_mrr``."""
     rows = []
     for item in scores:
-        fused: Mapping[str, np.ndarray] = fuse(item.parts, weights)
+        fused: Mapping[str, np.ndarray] = item.fused(weights)
         rows.append({f"{n}_{k}": v for n, m in fused.items() for k, v in retrieval(m, item.own).items()})
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
@@ -169,13 +172,13 @@ def choose_weights(scores: list[ValidationScores], near_steps: int) -> Weights:
 
 
 def text_weight(scores: list[ValidationScores], near_steps: int) -> float:
-    """Weight of the text part: 0 unless the best weight is better by more than one standard error; then the best.
+    """Weight of the text: 0 unless the best weight is better by more than one standard error; then the best.
 
     0 also where there is no text.
     """
-    if "text" not in scores[0].parts:
+    if not scores[0].with_text:
         return 0.0
-    grid = [Weights(near_steps=near_steps, text=w / 10) for w in range(10)]
+    grid = [Weights(near_steps=near_steps, text=w) for w in (0.0, *scores[0].with_text)]
     best, close = _near_best(scores, grid)
     return 0.0 if close[0] else grid[best].text
 
@@ -201,7 +204,7 @@ def _clip_quality(scores: list[ValidationScores], weights: Weights) -> np.ndarra
     """Fused `query_quality` of every (subject's) clip: mean over its windows and both directions, then subjects."""
     total, count = {}, {}
     for item in scores:
-        quality = query_quality(fuse(item.parts, weights)["fused"], item.own)
+        quality = query_quality(item.fused(weights)["fused"], item.own)
         clips = np.concatenate([item.own, np.arange(len(quality) - len(item.own))])
         for clip, value in zip(item.gallery[clips].tolist(), quality, strict=True):
             total[clip], count[clip] = total.get(clip, 0.0) + value, count.get(clip, 0) + 1

@@ -82,7 +82,7 @@ def train_vq(
             return vq_loss(terms, stage, config.text), terms
 
         def validate(epoch: int) -> tuple[float, Iterable[tuple[str, str, float]]]:
-            scores, _ = validation_scores(network, data, stage.near_steps)
+            scores, _ = validation_scores(network, data, stage.near_steps, (start.weights.text,))
             found = mean_retrieval(scores, start.weights)
             rows = [("validation", name, value) for name, value in found.items() if "fused" not in name]
             rows += [("usage", name, value) for name, value in usage(network, data).items()]
