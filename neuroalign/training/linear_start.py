@@ -300,8 +300,9 @@ def _start_text(
     from neuroalign.training.linear_text import TextSamples, choose_strength, joint_maps
 
     level, dim = next(iter(data.text.levels)), network.architecture.encoder["dim"]
-    raw = TextSamples(data.text.levels[level], data.text.present)
-    text, heard, layer = raw.balanced(samples), samples, network.haemodynamic
+    text = TextSamples(data.text.levels[level], data.text.present)
+    factor = text.balance(samples)
+    text, heard, layer = replace(text, t=factor * text.t), samples, network.haemodynamic
     if layer is not None:
         # What captions tell of a level that the video hardly drives includes when it answers.
         before = {name: value.clone() for name, value in layer.state_dict().items()}
@@ -317,8 +318,6 @@ def _start_text(
             layer.load_state_dict(before)
         rows = torch.arange(len(samples.clip))
         a, b, words = joint_maps(samples, text, rows, recipe, dim, strength)
-        # Back from balanced features to those that the network reads.
-        factor = text.t.norm() / raw.t.norm().clamp(min=1e-12)
         return a, b, words * factor
 
 

@@ -51,13 +51,16 @@ class TextSamples:
     t: Tensor
     present: Tensor
 
-    def balanced(self, samples: Samples) -> TextSamples:
-        """The same features with as much variance as those of the video, so that strengths mean the same on all data."""
-        here = self.t[self.present]
+    def balance(self, samples: Samples) -> Tensor:
+        """By what to multiply the features to give them the variance of the video's: strengths then mean the same on all data.
+
+        Over the clips of the samples, which are those of the training split.
+        """
+        clips = torch.unique(samples.clip)
+        here = self.t[clips][self.present[clips]]
         own = (here - here.mean(0)).square().sum() / max(len(here), 1)
-        video = samples.y.flatten(0, 1)
-        wanted = (video - video.mean(0)).square().sum() / len(video)
-        return TextSamples(self.t * (wanted / own.clamp(min=1e-12)).sqrt(), self.present)
+        video = samples.y[clips].flatten(0, 1)
+        return ((video - video.mean(0)).square().sum() / len(video) / own.clamp(min=1e-12)).sqrt()
 
 
 def joint_maps(
@@ -118,7 +121,7 @@ def choose_strength(
     heard : Samples
         The same windows, read at the delays that were fitted with the text.
     text : TextSamples
-        `balanced`.
+        With the variance of the video (`TextSamples.balance`).
     content : Content
         Of every clip.
     recipe : Recipe
