@@ -1,4 +1,4 @@
-"""The ``neuroalign`` command: simulate, validate, run, retrieve, info, config.
+"""The ``neuroalign`` command: simulate, validate, weights, run, retrieve, info, config.
 
 Arguments are read here; the work is done in the modules that each command imports when it runs.
 """
@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     _filter_arguments(validate)
     validate.add_argument("--deep", action="store_true", help="also read every compressed image to its end")
     validate.set_defaults(function=_validate)
+
+    weights = commands.add_parser(
+        "weights", help="fetch the weights of pretrained models, where there is internet"
+    )
+    _config_argument(weights)
+    weights.set_defaults(function=_weights)
 
     run = commands.add_parser(
         "run",
@@ -203,6 +209,19 @@ def _validate(args: argparse.Namespace) -> int:
     count = "1 problem." if len(problems) == 1 else f"{len(problems)} problems."
     print(count if problems else "No problems found: config and data are ready.")
     return 1 if problems else 0
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from neuroalign.config import load_config
+    from neuroalign.video.weights import fetch_weights, summary, weights_request
+
+    config = load_config(args.config)
+    requests = weights_request(config)
+    for role, request in requests.items():
+        print(summary(role, fetch_weights(request, Path(config.output_dir) / "weights" / role)))
+    if not requests:
+        print("This configuration needs no weights.")
+    return 0
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ _THREAD_VARIABLES = (
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[logging.Logger]:
+def job(snakemake: Any, *, internet: bool = False) -> Iterator[logging.Logger]:
     """Run the body of a workflow script.
 
     Log records and warnings go to the rule's log file; numeric libraries get the job's threads; a `UserError`
@@ -33,13 +33,17 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     ----------
     snakemake : object
         What Snakemake gives to a script: `log`, `threads`, `rule`.
+    internet : bool
+        Whether the job may reach the hub of weights. Only the step that fetches them does.
 
     Notes
     -----
-    Import numpy, torch or ants only inside the block: they read the thread variables when first imported.
+    Import numpy, torch, ants or transformers only inside the block: they read the environment when first imported.
     """
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = str(snakemake.threads)
+    if not internet:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     log_file = Path(snakemake.log[0])
     log_file.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(

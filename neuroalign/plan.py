@@ -21,11 +21,13 @@ from neuroalign.bids.naming import parse_name
 from neuroalign.bids.raw_run import raw_sidecars
 from neuroalign.bids.series_files import companions
 from neuroalign.config import Config, parse_config
+from neuroalign.config.backbones import PRECOMPUTED, REGISTRY
 from neuroalign.errors import Problems, UserError
 from neuroalign.fmri import fmriprep
 from neuroalign.plan_brain import BrainPlan
-
-_GPU_BACKBONES = {"resnet101"}
+from neuroalign.plan_text import TextPlan
+from neuroalign.video.weights import Request, local_files, weights_request
+from neuroalign.video.weights_record import RECORD
 
 
 def make_plan(values: Mapping[str, Any] | Config) -> Plan:
@@ -75,14 +77,15 @@ def _check_inputs(plan: Plan) -> None:
             problems.append(str(error))
     if plan.engine == "fmriprep" and (problem := fmriprep.surface_problem(fmri.space)):
         problems.append(problem)
-    if not plan.simulated and not plan.precomputed:
+    if not plan.simulated and plan.films_needed:
         from neuroalign.validate import missing_stimuli
 
         problems += missing_stimuli(plan.checked, plan.presentations)
-    try:
-        _ = plan.embedding_files
-    except Problems as error:
-        problems += error.problems
+    for find in (lambda: plan.embedding_files, lambda: plan.brought_captions):
+        try:
+            find()
+        except Problems as error:
+            problems += error.problems
     if problems:
         raise Problems(problems)
 
@@ -101,7 +104,7 @@ def _with_demo_atlas(config: Config, image: str) -> Config:
 
 
 @dataclass
-class Plan(BrainPlan):
+class Plan(BrainPlan, TextPlan):
     """Runs, stimuli, models and their files.
 
     Attributes
@@ -294,7 +297,7 @@ class Plan(BrainPlan):
     @property
     def precomputed(self) -> bool:
         """Whether features are brought by the user."""
-        return self.checked.video.backbone == "precomputed"
+        return self.checked.video.backbone == PRECOMPUTED
 
     def stimulus_file(self, stimulus: str) -> str:
         """The video of a stimulus."""
@@ -302,8 +305,12 @@ class Plan(BrainPlan):
 
     @property
     def mezzanine_files(self) -> list[str]:
-        """Normalised videos of all stimuli; none where features are precomputed."""
-        return [] if self.precomputed else [f"{self.out}/stimuli/{stimulus}.mp4" for stimulus in self.stimuli]
+        """Normalised videos of all stimuli; none where no stage looks at them."""
+        return [self.mezzanine(stimulus) for stimulus in self.stimuli] if self.films_needed else []
+
+    def mezzanine(self, stimulus: str) -> str:
+        """The normalised video of a stimulus."""
+        return f"{self.out}/stimuli/{stimulus}.mp4"
 
     @cached_property
     def embedding_files(self) -> list[str]:
@@ -319,10 +326,34 @@ class Plan(BrainPlan):
         return [str(path) for path in files.values()]
 
     @property
+    def backbone_module(self) -> str:
+        """The module of the backbone, whose code embeddings depend on."""
+        registered = REGISTRY.get(self.checked.video.backbone)
+        return registered.module if registered else "neuroalign.video.precomputed"
+
+    @property
     def embed_gpus(self) -> int:
         """GPUs of an embedding job: only for backbones that can use one."""
-        video = self.checked.video
-        return int(video.backbone in _GPU_BACKBONES and video.device != "cpu")
+        return int("backbone" in self.weights and self.checked.video.device != "cpu")
+
+    # --- weights ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _requests(self) -> dict[str, Request]:
+        return weights_request(self.checked)
+
+    @property
+    def weights(self) -> dict[str, dict[str, Any]]:
+        """The weights that are needed, by role, as plain values."""
+        return {role: request.plain() for role, request in self._requests.items()}
+
+    def weights_inputs(self, role: str) -> list[str]:
+        """Files of a local folder of weights; none where they come from the hub."""
+        return [str(path) for path in local_files(self._requests[role])]
+
+    def weights_files(self, role: str) -> list[str]:
+        """The record of the weights of a role, which jobs that load them read; none where no weights are needed."""
+        return [f"{self.out}/weights/{role}/{RECORD}"] if role in self._requests else []
 
     # --- pairs, models, evaluation ----------------------------------------------------------------------------
 
@@ -376,6 +407,7 @@ class Plan(BrainPlan):
         """
         files = [*self.series_files, *self.quality_files, *self.quality_pages, *self.mezzanine_files]
         files += [] if self.precomputed else self.embedding_files
+        files += self.captions_files
         if self.engine is not None:
             files += [self.preprocessed(run_id)["bold"] for run_id in self.run_ids]
         if self.engine == "native":

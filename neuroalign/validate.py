@@ -42,7 +42,7 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
     -------
     list of str
         One sentence per problem, with what to do; empty if nothing is wrong. Of a dataset that is simulated the
-        files are made by the workflow: there is only the output folder and the split to check.
+        files are made by the workflow: there is only the output folder, the split and captions that are brought to check.
     """
     problems: list[str] = []
     _collect(problems, lambda: _output(config))
@@ -50,10 +50,13 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
         from neuroalign.simulate.plan import plan_dataset
 
         demo = plan_dataset(config.dataset.simulate, config.dataset.bids_dir)
-        _collect(
-            problems,
-            lambda: _split(config, select_shown(demo.runs, demo.presentations, config.dataset.filters)[1]),
-        )
+        for check in (_split, _captions):
+            _collect(
+                problems,
+                lambda check=check: check(
+                    config, select_shown(demo.runs, demo.presentations, config.dataset.filters)[1]
+                ),
+            )
     else:
         index = _collect_index(problems, config)
         _collect(problems, lambda: _regions(config))
@@ -65,6 +68,7 @@ def validate(config: Config, *, deep: bool = False) -> list[str]:
                 _collect(problems, lambda: _brain_files(config, index.runs, deep))
                 _collect(problems, lambda: _timing(config, index))
             _collect(problems, lambda: _stimuli(config, index.presentations))
+            _collect(problems, lambda: _captions(config, index.presentations))
             _collect(problems, lambda: _split(config, index.presentations))
     _collect(problems, lambda: _template(config))
     _collect(problems, lambda: _fmriprep(config))
@@ -302,7 +306,8 @@ def _beyond_the_end(run: dict[str, Any], clock: Clock, latest: dict[str, float])
 def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     if config.video.backbone == "precomputed":
         yield from _features(config, shown)
-        return
+        if config.text.source != "blip2":
+            return
     yield from missing_stimuli(config, shown)
     from neuroalign.video.probe import probe
 
@@ -311,6 +316,16 @@ def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
             probe(file)
         except UserError as error:
             yield str(error)
+
+
+def _captions(config: Config, shown: pd.DataFrame) -> Iterator[str]:
+    """Captions that are missing, unusable, or on another clock than the film's."""
+    if config.text.source != "tsv":
+        return
+    from neuroalign.text.tsv import captions_problems
+
+    films = dict(zip(shown["stimulus"], shown["stimulus_file"], strict=True))
+    yield from captions_problems(config.text.captions_dir, films)
 
 
 def missing_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
@@ -380,16 +395,8 @@ def _split(config: Config, shown: pd.DataFrame) -> Iterator[str]:
 
 
 def _weights(config: Config) -> Iterator[str]:
-    """Weights that are named as a folder must be there; what a hub id names may be fetched by the embedding job."""
-    weights = config.video.weights
-    if config.video.backbone in ("motion_energy", "precomputed") or not weights:
-        return
-    folder = Path(weights).expanduser()
-    looks_local = weights.startswith((".", "/", "~")) or weights.count("/") > 1
-    if not folder.is_dir():
-        if looks_local:
-            yield f"video.weights {weights} is not a folder; set it to a folder of saved weights or to a hub id."
-        return
-    for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
-        if not any(folder.glob(pattern)):
-            yield f"video.weights {weights} holds no {pattern}; save the model and its image processor there."
+    """Weights that are named as a folder must be there; what a hub id names is fetched by a step of its own."""
+    from neuroalign.video.weights import folder_problems, weights_request
+
+    for request in weights_request(config).values():
+        yield from folder_problems(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -33,7 +33,9 @@ def _tables(section: type[BaseModel], prefix: str) -> Iterator[str]:
             continue
         default = field.get_default(call_default_factory=True)
         shown = "required" if default is PydanticUndefined else f"`{json.dumps(default)}`"
-        kind = _kind(field.annotation)
+        # A key that is checked against a registry lists its choices in the schema.
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        kind = _choices(extra["enum"]) if "enum" in extra else _kind(field.annotation)
         rows.append(f"| `{prefix}{name}` | {kind} | {shown} | {field.description} |".replace("\n", " "))
     if rows:
         yield "| key | type | default | meaning |\n|---|---|---|---|"
@@ -44,10 +46,14 @@ def _tables(section: type[BaseModel], prefix: str) -> Iterator[str]:
         yield from _tables(inner, f"{name}.")
 
 
+def _choices(values: Iterable[Any]) -> str:
+    return " \\| ".join(f"`{value}`" for value in values)
+
+
 def _kind(annotation: Any) -> str:
     """A type in words people use."""
     if get_origin(annotation) is Literal:
-        return " \\| ".join(f"`{value}`" for value in get_args(annotation))
+        return _choices(get_args(annotation))
     names = {str: "text", int: "whole number", float: "number", bool: "true \\| false", type(None): "null"}
     if annotation in names:
         return names[annotation]

@@ -59,7 +59,9 @@ class Config(Section):
                 "video.backbone is 'precomputed': set video.precomputed_dir to the folder of feature files"
             )
         if self.text.source == "tsv" and not self.text.captions_dir:
-            raise ValueError("text.source is 'tsv': set text.captions_dir to the folder of <stimulus>.tsv files")
+            raise ValueError(
+                "text.source is 'tsv': set text.captions_dir to the folder of <stimulus>.tsv files"
+            )
         if self.text.source == "blip2" and self.text.window_s * self.video.fps < 1 - 1e-6:
             raise ValueError(
                 f"text.window_s {self.text.window_s:g} is shorter than one frame at video.fps {self.video.fps:g}; "

@@ -42,7 +42,10 @@ class Text(Section):
     revision: str | None = Field(None, description="Revision of hub weights (commit or tag).")
     prompt: str = Field("", description="What BLIP-2 is to continue; empty: a plain caption.")
     beams: int = Field(
-        5, ge=1, le=64, description="Width of the beam search that BLIP-2 writes with; 1 is greedy and quicker."
+        5,
+        ge=1,
+        le=64,
+        description="Width of the beam search that BLIP-2 writes with; 1 is greedy and quicker.",
     )
     max_tokens: int = Field(30, ge=1, le=512, description="Longest caption by BLIP-2, in tokens.")
     embedding: TextEmbedding = Field(

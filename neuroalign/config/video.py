@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from neuroalign.config import backbones
 from neuroalign.config._section import Section, UserPath
 
 
@@ -20,14 +21,19 @@ class Video(Section):
 
     fps: float = Field(8.0, gt=0, le=60, description="Frames per second that are embedded.")
     height: int = Field(224, ge=64, le=1080, description="Height of the normalised video in pixels.")
-    backbone: Literal["motion_energy", "resnet101", "precomputed"] = Field(
-        "motion_energy", description="What turns frames into features."
+    backbone: Annotated[str, AfterValidator(backbones.known)] = Field(
+        "motion_energy",
+        description="What turns frames into features (docs/backbones.md).",
+        json_schema_extra={"enum": backbones.names()},
     )
     weights: str | None = Field(
         None,
-        description="Hub id or local folder of the backbone's weights; never downloaded in a training job.",
+        description="Hub id or local folder of the backbone's weights; null: the usual ones of its family "
+        "(docs/backbones.md). Fetched by a step of its own, never in a job that computes.",
     )
-    revision: str | None = Field(None, description="Revision of hub weights (commit or tag).")
+    revision: str | None = Field(
+        None, description="Revision of hub weights (commit, tag or branch); null: the main branch as first fetched."
+    )
     precomputed_dir: UserPath | None = Field(
         None, description="Folder of `<stimulus>.h5` feature files, for `backbone: precomputed`."
     )

@@ -6,6 +6,8 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
+
 from neuroalign.config.video import Video
 from neuroalign.io import provenance
 from neuroalign.video.backbones import Backbone, load_backbone
@@ -81,9 +83,10 @@ def embed_film(
     size = backbone.frame_size(source.width, source.height)
     low_level = LowLevel(grid)
     frames = iterate_frames(mezzanine, size, config.batch_size, threads)
-    levels = backbone.embed(low_level.watch(frames), grid)
+    rows = np.concatenate(list(backbone.features(low_level.watch(frames), grid))).astype(backbone.dtype)
+    cuts = np.cumsum(list(backbone.levels.values()))[:-1]
     return Embedding(
-        levels={name: levels[name].astype(backbone.dtype) for name in backbone.levels},
+        levels=dict(zip(backbone.levels, np.split(rows, cuts, axis=1), strict=True)),
         times=grid.times,
         low_level=low_level.result(),
         attributes={

@@ -49,6 +49,7 @@ class LowLevel:
 
     def __init__(self, grid: WindowGrid):
         self._mean = WindowMean(grid, 3)
+        self._rows: list[np.ndarray] = []
         self._before: np.ndarray | None = None
 
     def watch(self, batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -59,9 +60,11 @@ class LowLevel:
             before = light[:1] if self._before is None else self._before
             change = np.abs(np.diff(light, axis=0, prepend=before)).mean(axis=(1, 2))
             self._before = light[-1:]
-            self._mean.add(np.stack([light.mean(axis=(1, 2)), light.std(axis=(1, 2)), change], axis=1))
+            values = np.stack([light.mean(axis=(1, 2)), light.std(axis=(1, 2)), change], axis=1)
+            self._rows.append(self._mean.add(values))
             yield times, frames
 
     def result(self) -> np.ndarray:
         """The three columns, of shape (windows, 3), once all frames have passed."""
-        return self._mean.result()
+        self._mean.close()
+        return np.concatenate(self._rows)

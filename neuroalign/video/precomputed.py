@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroalign.errors import MOST_SENTENCES, UserError, nearest
+from neuroalign.errors import UserError
 from neuroalign.io import open_hdf5
+from neuroalign.stimulus_files import StimulusFiles, find_all
+
+FEATURES = StimulusFiles("features", (".h5",), "video.precomputed_dir")
 
 
 def find_all_features(
@@ -31,25 +34,7 @@ def find_all_features(
     problems : list of str
         What `find_features` says of the others; of many absent files in one sentence.
     """
-    files: dict[str, Path] = {}
-    problems: dict[str, str] = {}
-    for stimulus in stimuli:
-        try:
-            files[stimulus] = find_features(precomputed_dir, stimulus)
-        except UserError as error:
-            # Without the folder all of them share a sentence already.
-            problems.setdefault(str(error), stimulus)
-    folder = Path(precomputed_dir or "")
-    absent = [s for s in problems.values() if not os.path.lexists(folder / f"{s}.h5")]
-    if len(absent) <= MOST_SENTENCES:
-        return files, list(problems)
-    others = [sentence for sentence, stimulus in problems.items() if stimulus not in absent]
-    names = ", ".join(f"{stimulus}.h5" for stimulus in absent[:3])
-    return files, [
-        f"{len(absent)} of {len(stimuli)} stimuli have no features in {folder}, among them {names}; put their files there, "
-        "or set video.precomputed_dir to where they are.",
-        *others,
-    ]
+    return find_all(FEATURES, find_features, precomputed_dir, stimuli)
 
 
 def find_features(precomputed_dir: str | os.PathLike | None, stimulus: str) -> Path:
@@ -77,20 +62,7 @@ def find_features(precomputed_dir: str | os.PathLike | None, stimulus: str) -> P
         raise UserError(
             "video.backbone is 'precomputed' but video.precomputed_dir is not set; name the folder."
         )
-    folder = Path(precomputed_dir)
-    if not folder.is_dir():
-        raise UserError(
-            f"video.precomputed_dir {folder} is not a folder; set it to where the feature files are."
-        )
-    path = folder / f"{stimulus}.h5"
-    if not path.exists():
-        if path.is_symlink():
-            raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; fetch the file.")
-        names = sorted(p.stem for p in folder.glob("*.h5"))
-        hint = nearest(stimulus, names) or (
-            f"; found {', '.join(names[:5])}." if names else "; it holds no .h5 file."
-        )
-        raise UserError(f"{folder} has no features '{stimulus}.h5' for that stimulus{hint}")
+    path = FEATURES.find(precomputed_dir, stimulus)
     with open_hdf5(path) as file:
         shapes = {}
         if "levels" in file:

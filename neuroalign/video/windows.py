@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -31,7 +32,9 @@ def exact_rate(fps: float) -> Fraction:
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Windows over the frames of a film; window `k` takes in frames ``start[k] <= i < stop[k]``.
+    """Windows over the frames of a film, or a part of them; window `k` takes in frames ``start[k] <= i < stop[k]``.
+
+    Frames are counted from the film's beginning, whichever part of the windows this is.
 
     Attributes
     ----------
@@ -52,6 +55,19 @@ class WindowGrid:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def part(self, first: int, last: int | None = None) -> WindowGrid:
+        """Windows ``first <= k < last`` (to the end by default)."""
+        rows = slice(first, last)
+        return replace(self, times=self.times[rows], start=self.start[rows], stop=self.stop[rows])
+
+    def first_frame(self, past: int = 0) -> int:
+        """The first frame that these windows need, with `past` frames before it as far as there are any."""
+        return max(0, int(self.start[0]) - past)
+
+    def end_frame(self, future: int = 0) -> int:
+        """The frame after the last that these windows need, with `future` more as far as there are any."""
+        return min(self.n_frames, int(self.stop[-1]) + future)
 
 
 def window_grid(n_frames: int, fps: float, window_s: float, stride_s: float) -> WindowGrid:
@@ -95,49 +111,135 @@ def window_grid(n_frames: int, fps: float, window_s: float, stride_s: float) -> 
 class WindowMean:
     """Averages values that come frame by frame, batch by batch, into windows.
 
+    Only the sums of windows that have begun and not ended are held, so a film may be of any length.
+
     Parameters
     ----------
     grid : WindowGrid
     dim : int
         Values per frame.
+    first : int
+        Number of the first frame that will be added, at most ``grid.start[0]``.
 
     Notes
     -----
     Sums are float64, so that the result does not depend on how the film is cut into batches.
     """
 
-    def __init__(self, grid: WindowGrid, dim: int):
+    def __init__(self, grid: WindowGrid, dim: int, first: int = 0):
+        if first > grid.start[0]:
+            raise ValueError(f"frames from {first} on cannot fill a window that begins at {grid.start[0]}")
         self._grid = grid
-        self._sums = np.zeros((len(grid), dim))
-        self._seen = 0
+        self._seen = first
+        self._done = 0
+        self._open = np.zeros((0, dim))
 
-    def add(self, values: np.ndarray) -> None:
-        """Take in the values of the next frames, an array of shape (frames, dim)."""
+    def add(self, values: np.ndarray) -> np.ndarray:
+        """Take in the values of the next frames, and give the windows that they complete.
+
+        Parameters
+        ----------
+        values : array of shape (frames, dim)
+
+        Returns
+        -------
+        float64 array of shape (m, dim)
+            Means of the next `m` windows; often none.
+        """
         first, last = self._seen, self._seen + len(values)
         self._seen = last
-        # Windows are ordered, so those that touch this batch are contiguous.
-        low = np.searchsorted(self._grid.stop, first, side="right")
-        high = np.searchsorted(self._grid.start, last, side="left")
-        for k in range(low, high):
-            a, b = max(self._grid.start[k], first) - first, min(self._grid.stop[k], last) - first
-            self._sums[k] += values[a:b].sum(axis=0, dtype=np.float64)
+        start, stop = self._grid.start, self._grid.stop
+        # Windows are ordered, so those begun and not given yet are contiguous.
+        begun, ended = np.searchsorted(start, last, side="left"), np.searchsorted(stop, last, side="right")
+        new = np.zeros((max(0, begun - self._done - len(self._open)), self._open.shape[1]))
+        self._open = np.concatenate([self._open, new])
+        for row, k in enumerate(range(self._done, begun)):
+            a, b = max(start[k], first) - first, min(stop[k], last) - first
+            self._open[row] += values[a:b].sum(axis=0, dtype=np.float64)
+        done = slice(self._done, ended)
+        means = self._open[: ended - self._done] / (stop[done] - start[done])[:, None]
+        self._open = self._open[ended - self._done :]
+        self._done = int(ended)
+        return means
 
-    def result(self) -> np.ndarray:
-        """The means, an array of shape (windows, dim).
+    def close(self) -> None:
+        """Check that every window was given.
 
         Raises
         ------
         ValueError
-            If not every frame of the film was added.
+            If the frames ended before the windows did.
         """
-        if self._seen != self._grid.n_frames:
-            raise ValueError(f"{self._seen} of {self._grid.n_frames} frames were added")
-        return self._sums / (self._grid.stop - self._grid.start)[:, None]
+        if self._done != len(self._grid):
+            raise ValueError(
+                f"frames ended at {self._seen}, and {len(self._grid) - self._done} windows lack some of theirs"
+            )
 
 
-def mean_over_windows(batches: Iterable[np.ndarray], grid: WindowGrid, dim: int) -> np.ndarray:
-    """Average batches of per-frame values of shape (frames, dim) into windows, (windows, dim)."""
-    mean = WindowMean(grid, dim)
+def mean_over_windows(
+    batches: Iterable[np.ndarray], grid: WindowGrid, dim: int, past: int = 0
+) -> Iterator[np.ndarray]:
+    """Average per-frame values into windows, while they come.
+
+    Parameters
+    ----------
+    batches : iterable of array of shape (frames, dim)
+        Values of successive frames from ``grid.first_frame(past)`` on.
+    grid : WindowGrid
+    dim : int
+        Values per frame.
+    past : int
+        Frames before the first window's first that come as well.
+
+    Yields
+    ------
+    array of shape (m, dim)
+        Means of the next `m` windows, at least one.
+
+    Raises
+    ------
+    ValueError
+        If the frames end before the windows do.
+    """
+    mean = WindowMean(grid, dim, grid.first_frame(past))
     for values in batches:
-        mean.add(values)
-    return mean.result()
+        if len(rows := mean.add(values)):
+            yield rows
+    mean.close()
+
+
+def frames_of_windows(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], grid: WindowGrid
+) -> Iterator[np.ndarray]:
+    """The frames of each window in turn, for models that see a window as a whole.
+
+    Parameters
+    ----------
+    batches : iterable of (times, frames)
+        Successive frames from ``grid.first_frame()`` on.
+    grid : WindowGrid
+
+    Yields
+    ------
+    array of shape (stop[k] - start[k], height, width, 3)
+        Of each window `k`. No more than a window and a batch of frames are held.
+
+    Raises
+    ------
+    ValueError
+        If the frames end before the windows do.
+    """
+    held: deque[np.ndarray] = deque()
+    first, k = grid.first_frame(), 0
+    for _, frames in batches:
+        held.extend(frames)
+        while k < len(grid) and grid.stop[k] <= first + len(held):
+            yield np.stack([held[i - first] for i in range(grid.start[k], grid.stop[k])])
+            k += 1
+        while k < len(grid) and held and first < grid.start[k]:
+            held.popleft()
+            first += 1
+    if k < len(grid):
+        raise ValueError(
+            f"frames ended at {first + len(held)}, and {len(grid) - k} windows lack some of theirs"
+        )

@@ -57,7 +57,8 @@ def test_another_file_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("captions", "features"), [(["a"], np.zeros((2, 3))), (["a", "b", "c"], np.zeros((2, 3))), (["a", ""], np.ones((2, 3)))]
+    ("captions", "features"),
+    [(["a"], np.zeros((2, 3))), (["a", "b", "c"], np.zeros((2, 3))), (["a", ""], np.ones((2, 3)))],
 )
 def test_parts_that_disagree_are_refused(captions, features):
     with pytest.raises(ValueError, match="window"):
@@ -65,7 +66,12 @@ def test_parts_that_disagree_are_refused(captions, features):
 
 
 def test_the_words_at_some_moments(captions):
-    assert captions_at(captions, [0.0, 1.9, 3.0, 4.2, 6.0]) == ["a dog runs", "a dog runs", "", *["Ein Kätzchen 🐈"] * 2]
+    assert captions_at(captions, [0.0, 1.9, 3.0, 4.2, 6.0]) == [
+        "a dog runs",
+        "a dog runs",
+        "",
+        *["Ein Kätzchen 🐈"] * 2,
+    ]
     assert captions_at(captions, [6.1, 100.0]) == ["", ""]
 
 

@@ -88,12 +88,31 @@ def test_a_slow_rate_leaves_out_what_it_cannot_carry():
         MotionEnergy(32, 1.0)
 
 
+def _features(backbone, frames, grid):
+    first, end = grid.first_frame(backbone.past), grid.end_frame(backbone.future)
+    batches = [(None, frames[i : min(i + 9, end)]) for i in range(first, end, 9)]
+    return np.concatenate(list(backbone.features(batches, grid)))
+
+
 def test_windows_are_means_over_their_frames(noise):
     backbone = MotionEnergyBackbone(48, 8.0)
-    grid = window_grid(40, 8.0, 2.0, 1.0)
-    times = np.arange(40) / 8
-    levels = backbone.embed([(times[i : i + 9], noise[i : i + 9]) for i in range(0, 40, 9)], grid)
+    found = _features(backbone, noise, window_grid(40, 8.0, 2.0, 1.0))
     energy = _project(MotionEnergy(48, 8.0), lightness(noise), 40)
     members = MotionEnergy(48, 8.0).levels()
-    assert {k: v.shape for k, v in levels.items()} == {k: (5, d) for k, d in backbone.levels.items()}
-    np.testing.assert_allclose(levels["fine"][1], energy[8:24, members["fine"]].mean(axis=0), rtol=1e-9)
+    assert backbone.levels == {name: len(filters) for name, filters in members.items()}
+    order = np.concatenate(list(members.values()))
+    expected = [energy[8 * k : 8 * k + 16][:, order].mean(axis=0) for k in range(4)]
+    assert found.shape == (5, len(order))
+    np.testing.assert_allclose(found[:4], expected, rtol=1e-9)
+
+
+def test_a_part_needs_the_frames_around_it_and_no_more(noise):
+    backbone = MotionEnergyBackbone(48, 8.0)
+    assert (backbone.past, backbone.future) == (2, 2)
+    grid = window_grid(40, 8.0, 1.0, 1.0)
+    whole = _features(backbone, noise, grid)
+    for first, last in ((0, 2), (2, 3), (3, 5)):
+        np.testing.assert_allclose(_features(backbone, noise, grid.part(first, last)), whole[first:last])
+    # A frame less before the window, and its features are others.
+    backbone.past = 1
+    assert not np.allclose(_features(backbone, noise, grid.part(2, 3)), whole[2:3])

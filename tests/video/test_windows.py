@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroalign.errors import UserError
-from neuroalign.video.windows import WindowMean, exact_rate, mean_over_windows, window_grid
+from neuroalign.video.windows import (
+    WindowMean,
+    exact_rate,
+    frames_of_windows,
+    mean_over_windows,
+    window_grid,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,24 +52,33 @@ def test_a_window_shorter_than_a_frame_is_refused():
         window_grid(100, 8.0, 0.1, 1.0)
 
 
+def _cut(values, cuts):
+    """Cut an array into batches of the given lengths, in turn."""
+    first, n = 0, 0
+    while first < len(values):
+        size = cuts[n % len(cuts)]
+        yield values[first : first + size]
+        first, n = first + size, n + 1
+
+
+_films = {
+    "frames": st.integers(1, 200),
+    "fps": st.sampled_from([1.0, 8.0, 12.5, 29.97, 30000 / 1001]),
+    "window": st.floats(1.0, 5.0),
+    "stride": st.floats(0.2, 5.0),
+    "cuts": st.lists(st.integers(1, 60), min_size=1, max_size=5),
+}
+
+
 @settings(max_examples=200, deadline=None)
-@given(
-    frames=st.integers(1, 200),
-    fps=st.sampled_from([1.0, 8.0, 12.5, 29.97, 30000 / 1001]),
-    window=st.floats(1.0, 5.0),
-    stride=st.floats(0.2, 5.0),
-    cuts=st.lists(st.integers(1, 60), min_size=1, max_size=5),
-)
+@given(**_films)
 def test_means_equal_the_definition_however_the_film_is_cut(frames, fps, window, stride, cuts):
     grid = window_grid(frames, fps, window, stride)
     values = np.random.default_rng(frames).standard_normal((frames, 3))
-    batches, first = [], 0
-    while first < frames:
-        size = cuts[len(batches) % len(cuts)]
-        batches.append(values[first : first + size])
-        first += size
     seconds = np.arange(frames) / fps
-    for k, mean in enumerate(mean_over_windows(batches, grid, 3)):
+    means = np.concatenate(list(mean_over_windows(_cut(values, cuts), grid, 3)))
+    assert len(means) == len(grid)
+    for k, mean in enumerate(means):
         begin = grid.times[k] - window / 2
         assert begin == pytest.approx(k * stride)
         inside = (seconds >= begin - 1e-7) & (seconds < begin + window - 1e-7)
@@ -74,8 +89,48 @@ def test_means_equal_the_definition_however_the_film_is_cut(frames, fps, window,
     assert grid.times[-1] + stride > frames / fps - 1e-6
 
 
+@settings(max_examples=100, deadline=None)
+@given(**_films, past=st.integers(0, 5), data=st.data())
+def test_parts_of_a_grid_make_up_the_whole(frames, fps, window, stride, cuts, past, data):
+    grid = window_grid(frames, fps, window, stride)
+    values = np.random.default_rng(frames).standard_normal((frames, 2))
+    whole = np.concatenate(list(mean_over_windows(_cut(values, cuts), grid, 2)))
+    middle = data.draw(st.integers(0, len(grid)))
+    for part, expected in (
+        (grid.part(0, middle), whole[:middle]),
+        (grid.part(middle), whole[middle:]),
+    ):
+        if len(part):
+            seen = values[part.first_frame(past) : part.end_frame(past)]
+            found = np.concatenate(list(mean_over_windows(_cut(seen, cuts), part, 2, past)))
+            np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_windows_are_given_as_soon_as_they_are_whole():
+    mean = WindowMean(window_grid(32, 8.0, 2.0, 1.0), 1)
+    assert len(mean.add(np.zeros((15, 1)))) == 0
+    assert len(mean.add(np.zeros((1, 1)))) == 1
+    assert len(mean.add(np.zeros((8, 1)))) == 1
+    assert len(mean.add(np.zeros((8, 1)))) == 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(**_films, data=st.data())
+def test_frames_of_windows_are_those_of_the_grid(frames, fps, window, stride, cuts, data):
+    grid = window_grid(frames, fps, window, stride)
+    grid = grid.part(data.draw(st.integers(0, len(grid) - 1)))
+    film = np.arange(frames, dtype=np.uint16)[grid.first_frame() : grid.end_frame(), None, None, None]
+    found = list(frames_of_windows(((None, batch) for batch in _cut(film, cuts)), grid))
+    assert len(found) == len(grid)
+    for k, pictures in enumerate(found):
+        assert pictures.ravel().tolist() == list(range(grid.start[k], grid.stop[k]))
+
+
 def test_a_film_that_ends_early_is_noticed():
-    mean = WindowMean(window_grid(16, 8.0, 1.0, 1.0), 1)
-    mean.add(np.zeros((15, 1)))
-    with pytest.raises(ValueError, match="15 of 16"):
-        mean.result()
+    grid = window_grid(16, 8.0, 1.0, 1.0)
+    with pytest.raises(ValueError, match="ended at 15"):
+        list(mean_over_windows([np.zeros((15, 1))], grid, 1))
+    with pytest.raises(ValueError, match="ended at 15"):
+        list(frames_of_windows([(np.arange(15), np.zeros((15, 1, 1, 3)))], grid))
+    with pytest.raises(ValueError, match="begins at 8"):
+        WindowMean(grid.part(1), 1, first=9)

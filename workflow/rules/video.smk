@@ -24,9 +24,8 @@ rule normalise:
 rule embed:
     input:
         video=rules.normalise.output.video,
-        code=source_files(
-            "neuroalign.video.embed", f"neuroalign.video.backbones.{CONFIG['video']['backbone']}"
-        ),
+        weights=PLAN.weights_files("backbone"),
+        code=source_files("neuroalign.video.embed", PLAN.backbone_module),
     output:
         f"{OUT}/embeddings/{CONFIG['video']['backbone']}/{{stimulus}}.h5",
     log:

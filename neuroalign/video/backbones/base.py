@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -23,33 +23,44 @@ class Backbone(Protocol):
         As in ``video.backbone``.
     revision : str
         What fixes the numbers beside the name: a commit of the weights, or a library's version.
+    device : str
+        Where it computes, ``cpu`` or ``cuda``: the other gives slightly different numbers.
     levels : dict of str to int
         Name and dimension of each level, from early to late.
     dtype : numpy.dtype
         Type in which the features are stored.
+    past, future : int
+        How many frames before a window's first, and after its last, its features depend on: 0 for models that see
+        frames or windows by themselves.
     """
 
     name: str
     revision: str
+    device: str
     levels: dict[str, int]
     dtype: np.dtype
+    past: int
+    future: int
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height to which frames of a film of the given size are to be scaled while decoding."""
         ...
 
-    def embed(self, batches: Batches, grid: WindowGrid) -> dict[str, np.ndarray]:
-        """Features of a film.
+    def features(self, batches: Batches, grid: WindowGrid) -> Iterator[np.ndarray]:
+        """Features of successive windows, as soon as they are known.
 
         Parameters
         ----------
         batches : iterable of (times, frames)
-            Every frame of the film, in order, each seen once.
+            The frames ``grid.first_frame(past) <= i < grid.end_frame(future)``, in order, each seen once. It is to be
+            read to its end, and no more of it held than a window or a batch needs.
         grid : WindowGrid
+            All windows of a film, or some that follow each other: films are embedded part by part, so that a job that
+            was killed goes on with the part in which it stopped.
 
-        Returns
-        -------
-        dict of str to array of shape (windows, dim)
-            One entry per level, in the order of `levels`.
+        Yields
+        ------
+        array of shape (m, sum(levels.values()))
+            The next `m` windows; the levels lie side by side, in their order.
         """
         ...

@@ -51,6 +51,8 @@ class MotionEnergy:
     ----------
     filters : list of dict
         pymoten's parameters of each filter.
+    past, future : int
+        Frames before and after each that its energy depends on.
 
     Raises
     ------
@@ -105,8 +107,8 @@ class MotionEnergy:
         self._owner, self._sign = owner, sign
         self._time_sin, self._time_cos = np.array(sines).T.copy(), np.array(cosines).T.copy()
         span = len(self._time_sin)
-        self._future = -(-span // 2) - 1
-        self._past = span - 1 - self._future
+        self.future = -(-span // 2) - 1
+        self.past = span - 1 - self.future
 
     def levels(self) -> dict[str, np.ndarray]:
         """Filters of each level, as indices, from small receptive fields to large."""
@@ -120,7 +122,8 @@ class MotionEnergy:
     def project(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Log-compressed motion energy of a film.
 
-        Equal to ``moten.core.project_stimulus`` on the whole film, however it is cut into batches.
+        Equal to ``moten.core.project_stimulus`` on the whole film, however it is cut into batches. Of a part of a film,
+        the first `past` and the last `future` frames lack what lies beyond it, and the others are as in the whole.
 
         Parameters
         ----------
@@ -135,16 +138,16 @@ class MotionEnergy:
         """
         width = self._spatial.shape[1]
         # Before and after the film there is nothing: zeros, as in pymoten.
-        context = np.zeros((self._past, width))
+        context = np.zeros((self.past, width))
         for frames in batches:
             flat = np.asarray(frames, np.float64).reshape(len(frames), -1)
             context = np.concatenate([context, flat @ self._spatial])
-            if len(context) > self._past + self._future:
+            if len(context) > self.past + self.future:
                 yield self._energy(context)
-                context = context[len(context) - self._past - self._future :]
-        if self._future:
-            context = np.concatenate([context, np.zeros((self._future, width))])
-            if len(context) > self._past + self._future:
+                context = context[len(context) - self.past - self.future :]
+        if self.future:
+            context = np.concatenate([context, np.zeros((self.future, width))])
+            if len(context) > self.past + self.future:
                 yield self._energy(context)
 
     def _energy(self, context: np.ndarray) -> np.ndarray:
@@ -178,12 +181,15 @@ class MotionEnergyBackbone:
     """
 
     name = "motion_energy"
+    device = "cpu"
     dtype = np.dtype(np.float32)
 
     def __init__(self, size: int, fps: float):
         self._energy = MotionEnergy(size, fps)
-        self._members = {n: m for n, m in self._energy.levels().items() if len(m)}
-        self.levels = {n: len(m) for n, m in self._members.items()}
+        self.past, self.future = self._energy.past, self._energy.future
+        members = {name: found for name, found in self._energy.levels().items() if len(found)}
+        self.levels = {name: len(found) for name, found in members.items()}
+        self._order = np.concatenate(list(members.values()))
         self.revision = f"pymoten {version('pymoten')}"
 
     @classmethod
@@ -195,8 +201,8 @@ class MotionEnergyBackbone:
         """Square, whatever the film's shape: the pyramid tiles the whole picture."""
         return self._energy.size, self._energy.size
 
-    def embed(self, batches: Batches, grid: WindowGrid) -> dict[str, np.ndarray]:
-        """Mean log motion energy of each window; see `base.Backbone.embed`."""
+    def features(self, batches: Batches, grid: WindowGrid) -> Iterator[np.ndarray]:
+        """Mean log motion energy of each window; see `base.Backbone.features`."""
         energy = self._energy.project(lightness(frames) for _, frames in batches)
-        means = mean_over_windows(energy, grid, len(self._energy.filters))
-        return {name: means[:, members] for name, members in self._members.items()}
+        for means in mean_over_windows(energy, grid, len(self._energy.filters), self.past):
+            yield means[:, self._order]

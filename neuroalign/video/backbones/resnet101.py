@@ -19,6 +19,7 @@ from neuroalign.video.backbones._pretrained import (
     fetch,
     load_preprocessing,
     precision,
+    to_host,
 )
 from neuroalign.video.backbones.base import Batches
 from neuroalign.video.windows import WindowGrid, mean_over_windows
@@ -44,6 +45,7 @@ class ResNetBackbone:
 
     name = "resnet101"
     dtype = np.dtype(np.float16)
+    past = future = 0
 
     def __init__(
         self,
@@ -55,7 +57,7 @@ class ResNetBackbone:
     ):
         self._model = model.to(device).eval()
         self._preprocessing = preprocessing
-        self._device = device
+        self._device, self.device = device, device.type
         self._batch_size = batch_size
         self.revision = revision
         self.levels = {f"stage{i}": int(dim) for i, dim in enumerate(model.config.hidden_sizes, start=1)}
@@ -78,20 +80,20 @@ class ResNetBackbone:
         """The shorter side as the model's preprocessing wants it."""
         return self._preprocessing.frame_size(width, height)
 
-    def embed(self, batches: Batches, grid: WindowGrid) -> dict[str, np.ndarray]:
-        """Mean stage activations of each window; see `base.Backbone.embed`."""
-        dims = list(self.levels.values())
-        means = mean_over_windows(self._stages(batches), grid, sum(dims))
-        return dict(zip(self.levels, np.split(means, np.cumsum(dims)[:-1], axis=1), strict=True))
+    def features(self, batches: Batches, grid: WindowGrid) -> Iterator[np.ndarray]:
+        """Mean stage activations of each window; see `base.Backbone.features`."""
+        return mean_over_windows(to_host(self._stages(batches)), grid, sum(self.levels.values()))
 
-    @torch.inference_mode()
-    def _stages(self, batches: Batches) -> Iterator[np.ndarray]:
+    def _stages(self, batches: Batches) -> Iterator[torch.Tensor]:
         """Pooled activations of all stages side by side, one row per frame."""
         for _, frames in batches:
             for first in range(0, len(frames), self._batch_size):
-                pixels = self._preprocessing(frames[first : first + self._batch_size], self._device)
-                with precision(self._device):
-                    states = self._model(pixels, output_hidden_states=True).hidden_states
-                # The first of the hidden states is the stem's; pooling in float32 keeps what bfloat16 would round away.
-                pooled = torch.cat([state.float().mean(dim=(2, 3)) for state in states[1:]], dim=1)
-                yield pooled.cpu().numpy()
+                yield self._forward(frames[first : first + self._batch_size])
+
+    @torch.inference_mode()
+    def _forward(self, frames: np.ndarray) -> torch.Tensor:
+        pixels = self._preprocessing(frames, self._device)
+        with precision(self._device):
+            states = self._model(pixels, output_hidden_states=True).hidden_states
+        # The first of the hidden states is the stem's; pooling in float32 keeps what bfloat16 would round away.
+        return torch.cat([state.float().mean(dim=(2, 3)) for state in states[1:]], dim=1)

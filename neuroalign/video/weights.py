@@ -1,0 +1,407 @@
+"""Weights of pretrained models: which the configuration asks for, and fetching them once.
+
+A role (``backbone``, …) is one model. Its weights are fetched from the Hugging Face hub into
+``<output_dir>/weights/<role>/`` by a step of their own, the only one that needs internet; every other job reads the
+folder. Only configuration, preprocessing, tokenizer and safetensors files are taken: nothing that runs code when it is
+read (pickles, Python files). A local folder is used where it is, without a copy. Links in it are followed, because the
+hub's own cache is made of links; what they lead to is read as JSON or safetensors all the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from neuroalign.config import Config
+from neuroalign.config.backbones import REGISTRY
+from neuroalign.errors import UserError
+from neuroalign.io import not_here, read_json, write_json
+from neuroalign.video.weights_record import RECORD, VOCABULARIES, content_digest, describe_files, sha256
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILES = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+# The names under which transformers looks for weights; repositories may hold others, for other libraries.
+TENSOR_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+TOKENIZER_FILES = (
+    *(*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("processor_config.json", "generation_config.json", "chat_template.jinja"),
+)
+BACKBONE_FILES = (*CONFIG_FILES, *TENSOR_FILES)
+CAPTIONER_FILES = (*CONFIG_FILES[:2], *TENSOR_FILES, *TOKENIZER_FILES)
+TEXT_FILES = (CONFIG_FILES[0], *TENSOR_FILES, *TOKENIZER_FILES)
+# Whatever the patterns say: files that run code when they are loaded are never taken.
+_NEVER = (
+    ".bin",
+    ".pt",
+    ".pth",
+    ".pkl",
+    ".pickle",
+    ".ckpt",
+    ".py",
+    ".msgpack",
+    ".h5",
+    ".npy",
+    ".npz",
+    ".joblib",
+)
+# What was fetched, kept beside the files: the workflow removes its output, the record, before a step runs again.
+_FETCHED = ".fetched.json"
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Weights that the configuration asks for.
+
+    Attributes
+    ----------
+    weights : str
+        Hub id or local folder.
+    revision : str or None
+        Branch, tag or commit on the hub; None is its main branch.
+    patterns : tuple of str
+        Names of the files that are needed, with ``*``; a pattern without a slash means files at the top.
+    key : str
+        The configuration key that names the weights, for messages.
+    """
+
+    weights: str
+    revision: str | None
+    patterns: tuple[str, ...]
+    key: str
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, which the workflow compares; `Request` takes them back."""
+        return {**asdict(self), "patterns": list(self.patterns)}
+
+
+def weights_request(config: Config) -> dict[str, Request]:
+    """The weights that a configuration needs, by role.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    dict of str to Request
+        ``backbone`` where the backbone has weights; with captions ``text``, and ``blip2`` if it writes them.
+    """
+    requests = {}
+    video = config.video
+    registered = REGISTRY.get(video.backbone)
+    if registered is not None and registered.weights is not None:
+        weights = video.weights or registered.weights
+        requests["backbone"] = Request(weights, video.revision, BACKBONE_FILES, "video.weights")
+    text = config.text
+    if text.source == "blip2":
+        requests["blip2"] = Request(text.weights, text.revision, CAPTIONER_FILES, "text.weights")
+    if text.source != "none":
+        embedding = text.embedding
+        requests["text"] = Request(
+            embedding.weights, embedding.revision, TEXT_FILES, "text.embedding.weights"
+        )
+    return requests
+
+
+def local_folder(request: Request) -> Path | None:
+    """The folder that a request names, or None for a hub id.
+
+    Raises
+    ------
+    UserError
+        If what is written like a path is no folder.
+    """
+    folder = Path(request.weights).expanduser()
+    if folder.is_dir():
+        return folder
+    if request.weights.startswith((".", "/", "~")) or request.weights.count("/") > 1:
+        raise UserError(
+            f"{request.key} {request.weights} is not a folder; set it to a folder of saved weights or to a hub id."
+        )
+    return None
+
+
+def local_files(request: Request) -> list[Path]:
+    """The needed files of a local folder; none for a hub id, or where the folder is not there."""
+    try:
+        folder = local_folder(request)
+    except UserError:
+        return []
+    return [folder / name for name in needed(_names(folder), request.patterns)] if folder else []
+
+
+def folder_problems(request: Request) -> Iterator[str]:
+    """What a local folder lacks, a sentence each; nothing for a hub id, which is fetched by a step of its own."""
+    try:
+        folder = local_folder(request)
+    except UserError as error:
+        yield str(error)
+        return
+    if folder is None:
+        return
+    names = needed(_names(folder), request.patterns)
+    # A video model's own file of preprocessing stands in for the one of images, and so does a processor's.
+    stands_in = (*CONFIG_FILES[1:], "processor_config.json")
+    preprocessing = [n for n in names if n in stands_in] if CONFIG_FILES[1] in request.patterns else [""]
+    tokenizer = [n for n in names if n in VOCABULARIES] if VOCABULARIES[0] in request.patterns else [""]
+    for what, found in (
+        ("config.json", "config.json" in names),
+        ("preprocessor_config.json", preprocessing),
+        ("tokenizer.json", tokenizer),
+        ("model.safetensors", any(n.endswith(".safetensors") for n in names)),
+    ):
+        if not found:
+            yield f"{request.key} {request.weights} holds no {what}; save the model and its processor there."
+    for name in names:
+        if problem := not_here(folder / name):
+            yield f"{problem}."
+
+
+def needed(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Those of the files that the patterns name, sorted; of one tensor file and its shards, the one file.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Paths in the repository or folder, with forward slashes.
+    patterns : iterable of str
+        See `Request`.
+    """
+    patterns = tuple(patterns)
+    chosen = {
+        name
+        for name in names
+        if not name.endswith(_NEVER)
+        and any(p.count("/") == name.count("/") and fnmatch.fnmatchcase(name, p) for p in patterns)
+    }
+    if TENSOR_FILES[0] in chosen:
+        chosen = {n for n in chosen if n == TENSOR_FILES[0] or not any(map(_matcher(n), TENSOR_FILES))}
+    return sorted(chosen)
+
+
+def _matcher(name: str):
+    return lambda pattern: fnmatch.fnmatchcase(name, pattern)
+
+
+def _names(folder: Path) -> list[str]:
+    """Files of a folder and of the folders in it, relative to it; what is hidden is left out."""
+    found = [
+        p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("*/*")) if not p.is_dir()
+    ]
+    return [name for name in found if not name.startswith(".") and "/." not in name]
+
+
+def fetch_weights(request: Request, folder: str | os.PathLike) -> dict[str, Any]:
+    """Make sure that weights are here, and write the record of them.
+
+    Parameters
+    ----------
+    request : Request
+    folder : path
+        Of the role: ``<output_dir>/weights/<role>``. Files from the hub go there; of a local folder only the record.
+
+    Returns
+    -------
+    dict
+        The record, as written to ``weights.json``: `weights`, `revision` (asked for), `commit` (found; None for a local
+        folder), `folder` (of local weights, else None), `files` (size and SHA-256 of each).
+
+    Raises
+    ------
+    UserError
+        If the weights cannot be had: one sentence with the way out.
+
+    Notes
+    -----
+    What was fetched once stays as long as `weights`, `revision` and the needed files are the same, even if the hub's
+    branch moves on: results do not change behind one's back. Delete the folder to fetch anew. An interrupted download
+    goes on where it stopped; files get their final names when all of them are here and have the right checksums.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    local = local_folder(request)
+    if local is not None:
+        record = _local_record(request, local)
+    else:
+        record = _kept(request, folder) or _download(request, folder)
+        write_json(folder / _FETCHED, {**record, "patterns": list(request.patterns)})
+    write_json(folder / RECORD, record)
+    return record
+
+
+def _local_record(request: Request, local: Path) -> dict[str, Any]:
+    if problems := list(folder_problems(request)):
+        raise UserError(problems[0])
+    logger.info("weights %s are used where they are", request.weights)
+    files = describe_files(local, needed(_names(local), request.patterns))
+    return _record(request, None, files, str(local))
+
+
+def _record(request: Request, commit: str | None, files: dict, folder: str | None) -> dict[str, Any]:
+    revision = None if folder else request.revision
+    return {
+        "weights": request.weights,
+        "revision": revision,
+        "commit": commit,
+        "folder": folder,
+        "files": files,
+    }
+
+
+def _kept(request: Request, folder: Path) -> dict[str, Any] | None:
+    """The record of an earlier fetch of the same, if its files are still here and whole."""
+    if not (folder / _FETCHED).exists():
+        return None
+    record = read_json(folder / _FETCHED)
+    patterns = record.pop("patterns", None)
+    asked = (record.get("weights"), record.get("revision"), patterns)
+    if asked != (request.weights, request.revision, list(request.patterns)):
+        return None
+    for name, expected in record["files"].items():
+        path = folder / name
+        if (
+            not path.is_file()
+            or path.stat().st_size != expected["size"]
+            or sha256(path) != expected["sha256"]
+        ):
+            logger.warning("%s is not as it was fetched; it is fetched again", path)
+            return None
+    logger.info("weights %s at %s are here already", request.weights, record["commit"])
+    return record
+
+
+def _download(request: Request, folder: Path) -> dict[str, Any]:
+    """Fetch the needed files from the hub."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    partial = folder / _PARTIAL
+    with _sentences(request, folder):
+        info = HfApi().model_info(request.weights, revision=request.revision, files_metadata=True)
+        remote = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+        names = needed(remote, request.patterns)
+        _check_listing(request, names, remote)
+        _check_space(request, folder, sum(remote[n].size or 0 for n in names))
+        logger.info("fetching %s at %s: %s", request.weights, info.sha, ", ".join(names))
+        for name in names:
+            hf_hub_download(request.weights, name, revision=info.sha, local_dir=partial)
+        files = describe_files(partial, names)
+        for name in names:
+            lfs = remote[name].lfs
+            if lfs is not None and files[name]["sha256"] != lfs.sha256:
+                (partial / name).unlink()
+                raise UserError(
+                    f"{name} of {request.weights} arrived damaged (its SHA-256 is not the hub's); fetch it again."
+                )
+        _put_in_place(partial, folder, names)
+    return _record(request, info.sha, files, None)
+
+
+def _check_listing(request: Request, names: list[str], remote: dict) -> None:
+    """Refuse a repository without what is needed before anything is fetched."""
+    at = f" at revision {request.revision}" if request.revision else ""
+    if not any(name.endswith(".safetensors") for name in names):
+        others = sorted(
+            n for n in remote if n.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) and "/" not in n
+        )
+        has = f" (it has {', '.join(others[:3])}, which may run code when loaded)" if others else ""
+        raise UserError(
+            f"{request.weights}{at} has no model.safetensors{has}; set {request.key} to weights in that format, or the "
+            "revision to one that has them (the hub converts many: its tab 'Community' names them, as refs/pr/<n>)."
+        )
+    if "config.json" not in names:
+        raise UserError(
+            f"{request.weights}{at} has no config.json; set {request.key} to a transformers model."
+        )
+
+
+def _check_space(request: Request, folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"{request.weights} needs {size / 1e9:.1f} GB but {free / 1e9:.1f} GB are free in {folder}; make room, or "
+            "set output_dir to another disk."
+        )
+
+
+def _put_in_place(partial: Path, folder: Path, names: list[str]) -> None:
+    """Move what was fetched to its final place; nothing of earlier weights stays beside it."""
+    for record in (RECORD, _FETCHED):
+        (folder / record).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.name != _PARTIAL:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial / name, folder / name)
+    shutil.rmtree(partial)
+
+
+@contextmanager
+def _sentences(request: Request, folder: Path) -> Iterator[None]:
+    """What can go wrong on the way to the hub, as sentences."""
+    from huggingface_hub import errors as hub
+
+    what = f"the weights {request.weights} ({request.key})"
+    try:
+        yield
+    except hub.GatedRepoError as error:
+        raise UserError(
+            f"{what} are gated: accept their terms on the hub with your account, then log in here (`hf auth login`, or "
+            "HF_TOKEN) and fetch them again."
+        ) from error
+    except hub.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{what} are not on the hub, or private: correct the id, log in (`hf auth login`, or HF_TOKEN), or name a "
+            "local folder."
+        ) from error
+    except hub.RevisionNotFoundError as error:
+        revision_key = request.key.removesuffix("weights") + "revision"
+        raise UserError(
+            f"{what} have no revision '{request.revision}'; set {revision_key} to a branch, tag or commit that the hub "
+            "lists, or to null."
+        ) from error
+    except hub.HFValidationError as error:
+        raise UserError(
+            f"{request.key} '{request.weights}' is neither a folder nor a hub id (owner/name); correct it."
+        ) from error
+    except hub.HfHubHTTPError as error:
+        status = getattr(getattr(error, "response", None), "status_code", "an error")
+        raise UserError(
+            f"{what} could not be fetched: the hub answered with {status}; try again later, or name a local folder."
+        ) from error
+    except (
+        hub.OfflineModeIsEnabled,
+        hub.LocalEntryNotFoundError,
+        hub.HTTPError,
+        ConnectionError,
+        TimeoutError,
+    ) as e:
+        offline = " (HF_HUB_OFFLINE is set)" if isinstance(e, hub.OfflineModeIsEnabled) else ""
+        raise UserError(
+            f"{what} could not be fetched: this machine does not reach the hub{offline}; run `neuroalign weights "
+            f"--config FILE` where there is internet and this disk (a login node), or name a local folder."
+        ) from e
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk of {folder} is full: {what} did not fit; make room and fetch them again: the download goes on "
+            "where it stopped."
+        ) from error
+
+
+def summary(role: str, record: dict[str, Any]) -> str:
+    """A line for people: role, weights, commit, size."""
+    size = sum(file["size"] for file in record["files"].values())
+    where = f"in {record['folder']}" if record["folder"] else f"at {record['commit']}"
+    return f"{role}: {record['weights']} {where}, {size / 1e6:.1f} MB, {content_digest(record['files'])}"
