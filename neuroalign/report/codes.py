@@ -139,9 +139,14 @@ def _shares(counts: pd.DataFrame) -> pd.DataFrame:
     return (wide / wide.groupby("level").transform("sum").clip(lower=1)).reset_index()
 
 
+def _modalities(shares: pd.DataFrame) -> list[str]:
+    """The modalities of `_shares`; text comes last."""
+    return sorted((c for c in shares.columns if c not in ("level", "code")), key=lambda c: c == "text")
+
+
 def _modality_sentence(counts: pd.DataFrame) -> str:
     shares = _shares(counts)
-    modalities = [c for c in shares.columns if c not in ("level", "code")]
+    modalities = _modalities(shares)
     if len(modalities) < 2:
         return f"Only {modalities[0] if modalities else 'no modality'} uses the codes."
     overlap = shares.groupby("level")[modalities].apply(lambda part: part.min(axis=1).sum()).mean()
@@ -153,7 +158,7 @@ def _modality_sentence(counts: pd.DataFrame) -> str:
 
 def _by_modality(counts: pd.DataFrame) -> Picture:
     shares = _shares(counts)
-    modalities = [c for c in shares.columns if c not in ("level", "code")]
+    modalities = _modalities(shares)
     levels = list(dict.fromkeys(shares["level"]))
     with drawing(9.2, 2.7) as figure:
         axes = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
