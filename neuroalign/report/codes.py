@@ -152,7 +152,7 @@ def _modality_sentence(counts: pd.DataFrame) -> str:
     overlap = shares.groupby("level")[modalities].apply(lambda part: part.min(axis=1).sum()).mean()
     return (
         f"The modalities' use of the first codebook overlaps by {percent(overlap, 0)} (100 % would be equal use of every code by "
-        f"{' and '.join(modalities)})."
+        f"{listed(modalities)})."
     )
 
 

@@ -116,7 +116,7 @@ def test_captions_are_praised_only_where_they_help(kit, fused, low, high, said):
     paired = paired.assign(model_a="neuroalign", ci_low=low, ci_high=high)
     text = retrieval.text_sentence(full, paired)
     assert said in text
-    assert "captions alone reach 7.5 %" in text
+    assert f"captions alone reach {percent(0.075)}" in text
 
 
 def test_the_weight_of_captions_is_told_only_of_models_that_read_them():
