@@ -180,6 +180,12 @@ class Samples:
             owner[rows].repeat_interleave(steps),
         )
 
+    def enough(self, fit: Tensor, judged: Tensor) -> bool:
+        """Whether windows to fit and to judge are enough for a choice: clips of both, and somebody's own units to fit."""
+        if len(torch.unique(self.clip[fit])) < 8 or len(torch.unique(self.clip[judged])) < 4:
+            return False
+        return self.shared or len(torch.unique(self.subject[fit])) == len(torch.unique(self.subject))
+
     def quality(self, maps: tuple[Tensor, Tensor], rows: Tensor) -> float:
         """Retrieval of the clips of some windows by the maps, mean over subjects."""
         a, b = maps
@@ -223,11 +229,7 @@ def choose_recipe(samples: Samples, content: Content, dim: int) -> Recipe:
     """The regularisation with the best retrieval over `folds` of the training windows; the default if they are too few."""
     scores = dict.fromkeys(RECIPES, 0.0)
     for fit, judged in folds(content, samples.clip):
-        if len(torch.unique(samples.clip[fit])) < 8 or len(torch.unique(samples.clip[judged])) < 4:
-            return Recipe()
-        if not samples.shared and len(torch.unique(samples.subject[fit])) < len(
-            torch.unique(samples.subject)
-        ):
+        if not samples.enough(fit, judged):
             return Recipe()
         model = samples.fit(fit)
         for recipe in RECIPES:

@@ -35,6 +35,7 @@ STRENGTHS = (0.5, 1.0, 2.0)
 _SCORE_WEIGHTS = (0.5, 1.0)
 # Shrinkage of a modality's covariance when it predicts the other: features hold little noise.
 _PREDICTION = 0.1
+_FEWEST_STEPS = 8
 
 
 @dataclass
@@ -90,7 +91,7 @@ def joint_maps(
     t, here = text.t[clip].flatten(0, 1), text.present[clip].flatten()
     owner = (torch.zeros_like(samples.subject) if samples.shared else samples.subject)[rows]
     v = v - v.mean(0)
-    t = torch.where(here[:, None], t - t[here].mean(0), 0.0)
+    t = torch.where(here[:, None], t - t[here].sum(0) / here.sum().clamp(min=1), 0.0)
     size = v.shape[1]
     if strength:
         x = samples.x[rows].flatten(0, 1)
@@ -105,8 +106,9 @@ def joint_maps(
 
 def _predict(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Maps of `source` (n, p) that give the regularised least-squares prediction of ``target @ weights`` (n, dim)."""
-    x, y = source.double(), (target.double() @ weights.double())
-    return torch.linalg.solve(shrunk(x.T @ x / len(x), _PREDICTION), x.T @ y / len(x)).float()
+    n = max(len(source), 1)
+    x, y = (z - z.sum(0) / n for z in (source.double(), target.double() @ weights.double()))
+    return torch.linalg.solve(shrunk(x.T @ x / n, _PREDICTION), x.T @ y / n).float()
 
 
 def choose_strength(
@@ -130,11 +132,7 @@ def choose_strength(
     """
     gains: dict[float, list[list[float]]] = {s: [] for s in STRENGTHS}
     for fit, judged in folds(content, samples.clip):
-        known = samples.shared or len(torch.unique(samples.subject[fit])) == len(
-            torch.unique(samples.subject)
-        )
-        enough = len(torch.unique(samples.clip[fit])) >= 8 and len(torch.unique(samples.clip[judged])) >= 4
-        if not (known and enough and int(text.present[samples.clip[fit]].sum()) >= 8):
+        if not samples.enough(fit, judged) or int(text.present[samples.clip[fit]].sum()) < _FEWEST_STEPS:
             return 0.0
         alone = _qualities(samples, text, joint_maps(samples, text, fit, recipe, dim, 0.0), judged)[0]
         for strength in STRENGTHS:

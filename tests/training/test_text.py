@@ -311,12 +311,14 @@ def test_captions_of_test_clips_leave_no_trace(make_pairs, tiny, tmp_path):
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("options", [{"voxels": True}, {"aligned": True}])
-def test_every_kind_of_brain_takes_captions(make_pairs, tiny, tmp_path, options):
+@pytest.mark.parametrize(
+    ("options", "precision"), [({"voxels": True}, "float32"), ({"aligned": True}, "bfloat16")]
+)
+def test_every_kind_of_brain_takes_captions(make_pairs, tiny, tmp_path, options, precision):
     pairs = captioned(make_pairs, "telling", gaps=0.3, noise=1.0, clips=(40, 15, 20), subjects=2, **options)
     config = tiny(
         {"epochs": 1, "encoder": {"dim": 16, "depth": 1, "heads": 2, "pooling": "mean"}}, {"epochs": 1}
-    )
+    ).model_copy(update={"precision": precision})
     train_ntcl(pairs, tmp_path / "ntcl", config, 0, made_by={}, geometry=GEOMETRY)
     train_vq(pairs, tmp_path / "ntcl", tmp_path / "vq", config, 0, made_by={})
     assert measured(neuroalign.load(tmp_path), pairs)["fused"]["top1"] > 3 / 20
