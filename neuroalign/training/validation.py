@@ -16,8 +16,9 @@ from neuroalign.models.model import NeuroAlign
 from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts, weight_grid
 from neuroalign.training.data import TrainingData
 
-# Candidates for the weight of the text; 0 is always one.
-TEXT_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+# Candidates for the weight of the text; 0 is always one. At 1 the linear start's maps of video and text simply add up: more would
+# trust captions further than the training pairs do.
+TEXT_WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass
