@@ -114,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="seconds at which the query's clips begin, in the run or the film (default: clips end to end)",
     )
+    retrieve.add_argument(
+        "--captions", type=Path, help="folder of embedded captions of the films (default: video alone)"
+    )
     retrieve.add_argument("--top", type=int, default=10, help="results per query")
     retrieve.add_argument("--output", type=Path, help="write a TSV here instead of the console")
     retrieve.set_defaults(function=_retrieve)
@@ -284,6 +287,7 @@ def _retrieve(args: argparse.Namespace) -> int:
         video=args.video,
         subject=args.subject,
         onsets=args.onset,
+        captions=args.captions,
         top=args.top,
     )
     if args.output:

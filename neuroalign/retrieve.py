@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from neuroalign.fmri.timing import run_clock
 from neuroalign.io import read_json, read_tsv
 from neuroalign.models.score import Embedding
 from neuroalign.models.trained import TrainedModel
+from neuroalign.text.captions import read_captions
 from neuroalign.video import shards
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ def retrieve(
     video: Path | None = None,
     subject: str | None = None,
     onsets: Sequence[float] | None = None,
+    captions: Path | None = None,
     top: int = 10,
 ) -> pd.DataFrame:
     """Rank clips for brain windows (`fmri`), or brain windows for clips (`video`).
@@ -55,6 +58,9 @@ def retrieve(
         Whose brain it is; the shared parameters are used for subjects the model was not trained on.
     onsets : sequence of float, optional
         Clip onsets of the query in seconds; by default the query is cut into clips end to end.
+    captions : path, optional
+        Folder of embedded captions ``<film>.h5``, for a model that learned from captions. Films without a file there are
+        ranked by their video alone.
     top : int
 
     Returns
@@ -74,14 +80,16 @@ def retrieve(
     trained = neuroalign.load(model)
     subject = _label(subject, trained)
     files = _gallery_files(gallery)
+    films = files if fmri is not None else [video]
+    words = _caption_files(trained, films, captions)
     if fmri is not None:
         starts, query = _embed_run(trained, fmri, subject, onsets)
-        candidates = [_embed_film(trained, path) for path in files]
+        candidates = [_embed_film(trained, path, captions=words.get(path)) for path in files]
         embedded = _joined([item for _, item in candidates])
         # All candidates at once: the score removes what the whole gallery shares, not what one film does.
         scores = np.concatenate([trained.score(query.take(rows), embedded) for rows in _chunks(len(starts))])
     else:
-        starts, query = _embed_film(trained, video, onsets)
+        starts, query = _embed_film(trained, video, onsets, words.get(video))
         candidates = [_embed_run(trained, path, subject) for path in files]
         embedded = _joined([item for _, item in candidates])
         # One clip at a time: its score must not depend on which other clips are asked for.
@@ -108,8 +116,40 @@ def _best(
 
 
 def _joined(parts: Sequence[Embedding]) -> Embedding:
-    arrays = ([getattr(part, name) for part in parts] for name in ("pooled", "steps", "codes", "index"))
-    return Embedding(*(None if values[0] is None else np.concatenate(values) for values in arrays))
+    names = ("pooled", "steps", "codes", "index")
+    arrays = [[getattr(part, name) for part in parts] for name in names]
+    joined = Embedding(*(None if values[0] is None else np.concatenate(values) for values in arrays))
+    if all(part.text is None for part in parts):
+        return joined
+    # Films without captions stand beside films with: theirs are missing.
+    text = [_no_text(part) if part.text is None else part.text for part in parts]
+    present = np.concatenate([t.present for t in text])
+    return replace(joined, text=replace(_joined(text), present=present))
+
+
+def _no_text(clips: Embedding) -> Embedding:
+    """The captions of clips that have none."""
+    arrays = (clips.pooled, clips.steps, clips.codes, clips.index)
+    empty = (None if x is None else np.zeros_like(x) for x in arrays)
+    return Embedding(*empty, present=np.zeros(clips.steps.shape[:2], bool))
+
+
+def _caption_files(model: TrainedModel, films: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
+    """The captions of films; says when the model would have used more than there are."""
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"The captions folder {folder} does not exist.")
+    if folder is not None and not model.network.reads_text:
+        log.warning("The model did not learn from captions: those in %s are not used.", folder)
+        return {}
+    found = {
+        film: folder / film.name for film in films if folder is not None and (folder / film.name).exists()
+    }
+    if model.weights.text and len(found) < len(films):
+        log.warning(
+            "%d of %d films have no captions%s: their clips are ranked by video alone.",
+            *(len(films) - len(found), len(films), "" if folder else " (none were given, see --captions)"),
+        )
+    return found
 
 
 def _chunks(count: int) -> list[np.ndarray]:
@@ -154,7 +194,10 @@ def _gallery_files(gallery: Path) -> list[Path]:
 
 
 def _embed_film(
-    model: TrainedModel, path: Path, onsets: Sequence[float] | None = None
+    model: TrainedModel,
+    path: Path,
+    onsets: Sequence[float] | None = None,
+    captions: Path | None = None,
 ) -> tuple[np.ndarray, Embedding]:
     """Starts and embeddings of the clips of a film."""
     from neuroalign.pairs.windows import video_steps
@@ -168,7 +211,10 @@ def _embed_film(
             starts = starts[video_steps(film, starts, duration, model.geometry["step_s"])[2]]
         if not len(starts):
             raise UserError(f"The film is shorter than a clip of {duration:g} s; leave it out.")
-        return starts, model.embed_video(film, starts)
+        if captions is None:
+            return starts, model.embed_video(film, starts)
+    with _about(captions):
+        return starts, model.embed_video(film, starts, read_captions(captions))
 
 
 def _embed_run(

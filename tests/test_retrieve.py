@@ -21,6 +21,7 @@ from neuroalign.models.scaling import Scaler, Scalers
 from neuroalign.models.score import Weights
 from neuroalign.models.trained import TrainedModel
 from neuroalign.retrieve import retrieve
+from neuroalign.text.captions import Captions, read_captions, write_captions
 from neuroalign.video.shards import Embedding, read_embedding, write_embedding
 
 UNITS = {"early": [f"early_{i}" for i in range(6)], "high": [f"high_{i}" for i in range(5)]}
@@ -57,29 +58,7 @@ def scaler(units: int) -> Scaler:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Files:
     files = Files(tmp_path_factory.mktemp("results"))
-    torch.manual_seed(0)
-    architecture = Architecture(
-        brain_levels={level: len(labels) for level, labels in UNITS.items()},
-        video_levels={"features": FEATURES},
-        subjects=["01", "02"],
-        shared_units=True,
-        aligned=False,
-        step_times=[0.5, 1.5, 2.5],
-        encoder=Encoder(dim=16, heads=2, depth=1).model_dump(mode="json"),
-    )
-    subjects = ("", "01", "02")
-    brain = {(s, level): scaler(len(labels)) for s in subjects for level, labels in UNITS.items()}
-    network = NeuroAlign(architecture).eval()
-    centres = {
-        side: {"pooled": np.zeros(48, np.float32), "steps": np.zeros((3, 16), np.float32)}
-        for side in ("brain", "video")
-    }
-    geometry = {"duration_s": 3.0, "step_s": 1.0, "hrf": Hrf().model_dump(mode="json")}
-    meta = {"stage": "ntcl", "seed": 0}
-    scalers = Scalers(brain, {"features": scaler(FEATURES)})
-    TrainedModel(network, scalers, Weights(0.6, 0.0, 1), centres, UNITS, geometry, meta).save(
-        files.model / "ntcl"
-    )
+    write_model(files.model / "ntcl")
     rng = np.random.default_rng(0)
     for number, seconds in enumerate((60, 31, 12)):
         times = np.arange(seconds) + 0.5
@@ -93,6 +72,33 @@ def files(tmp_path_factory) -> Files:
         write_series(files.runs / f"sub-{subject}_task-film_timeseries.h5", series)
     (files.runs / "sub-01_task-film_qc.h5").touch()
     return files
+
+
+def write_model(folder: Path, words: int = 0) -> None:
+    """An untrained model; one that learned from captions of `words` dimensions, if any."""
+    torch.manual_seed(0)
+    architecture = Architecture(
+        brain_levels={level: len(labels) for level, labels in UNITS.items()},
+        video_levels={"features": FEATURES},
+        subjects=["01", "02"],
+        shared_units=True,
+        aligned=False,
+        step_times=[0.5, 1.5, 2.5],
+        encoder=Encoder(dim=16, heads=2, depth=1).model_dump(mode="json"),
+        text_levels={"text": words} if words else {},
+    )
+    subjects = ("", "01", "02")
+    brain = {(s, level): scaler(len(labels)) for s in subjects for level, labels in UNITS.items()}
+    network = NeuroAlign(architecture).eval()
+    centres = {
+        side: {"pooled": np.zeros(48, np.float32), "steps": np.zeros((3, 16), np.float32)}
+        for side in ("brain", "video", *(["text"] if words else []))
+    }
+    geometry = {"duration_s": 3.0, "step_s": 1.0, "hrf": Hrf().model_dump(mode="json")}
+    meta = {"stage": "ntcl", "seed": 0}
+    scalers = Scalers(brain, {"features": scaler(FEATURES)}, {"text": scaler(words)} if words else {})
+    weights = Weights(0.6, 0.0, 1, 0.75 if words else 0.0)
+    TrainedModel(network, scalers, weights, centres, UNITS, geometry, meta).save(folder)
 
 
 def all_clips(model: TrainedModel, films: Path) -> tuple[list[tuple[str, float]], object]:
@@ -186,6 +192,94 @@ def test_another_atlas_is_named(files, tmp_path):
     table.write_text(table.read_text().replace("high_3", "elsewhere"))
     with pytest.raises(UserError, match="lacks region 'high_3' of level 'high'"):
         retrieve(files.model, files.films, fmri=table)
+
+
+@pytest.fixture(scope="module")
+def reader(files) -> Path:
+    """A model that learned from captions."""
+    write_model(files.root / "reader" / "ntcl", words=5)
+    return files.root / "reader"
+
+
+@pytest.fixture(scope="module")
+def captions(files) -> Path:
+    """Captions of two of the three films, the second with gaps."""
+    folder, rng = files.root / "captions", np.random.default_rng(3)
+    for number, seconds in ((0, 60), (1, 31)):
+        said = ["a dog" if number == 0 or i % 3 else "" for i in range(seconds)]
+        vectors = rng.standard_normal((seconds, 5)) * [[s != ""] for s in said]
+        about = {"window_s": 1.0, "stride_s": 1.0, "hrf_convolved": False}
+        item = Captions(said, vectors.astype(np.float32), np.arange(seconds) + 0.5, about)
+        write_captions(folder / f"film-{number}.h5", item)
+    return folder
+
+
+def test_captions_of_a_gallery_change_its_ranking_as_the_score_says(files, reader, captions, caplog):
+    options = {"fmri": files.run, "onsets": [6.0], "top": 100}
+    table = retrieve(reader, files.films, captions=captions, **options)
+    assert "1 of 3 films have no captions: their clips are ranked by video alone" in caplog.text
+    model = neuroalign.load(reader)
+    brain = model.embed_fmri(read_series(files.run), "01", np.array([6.0]))
+    embedded = []
+    for path in sorted(files.films.glob("*.h5")):
+        film, words = read_embedding(path), captions / path.name
+        starts = np.arange(0, len(film.times) - 2, 3.0)
+        embedded.append(
+            (
+                path.stem,
+                starts,
+                model.embed_video(film, starts, read_captions(words) if words.exists() else None),
+            )
+        )
+    pooled, steps = (np.concatenate([getattr(e, n) for *_, e in embedded]) for n in ("pooled", "steps"))
+    # The vectors of a caption are added where there is one; both without their mean over the gallery.
+    texts = [np.zeros_like(e.steps) if e.text is None else e.text.steps for *_, e in embedded]
+    here = [np.zeros(e.steps.shape[:2], bool) if e.text is None else e.text.present for *_, e in embedded]
+    text, here = np.concatenate(texts), np.concatenate(here)[..., None]
+    text = np.where(here, text - (text * here).sum(0) / here.sum(0), 0)
+    clip = pooled - pooled.mean(0) + 0.75 * text.reshape(len(pooled), -1)
+    cosine = clip @ brain.pooled[0] / np.linalg.norm(clip, axis=1) / np.linalg.norm(brain.pooled[0])
+    late = steps - steps.mean(0) + 0.75 * text
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    near = unit(brain.steps[0]) @ unit(late).transpose(0, 2, 1)
+    reach = np.abs(np.subtract.outer(np.arange(3), np.arange(3))) <= 1
+    expected = 0.6 * cosine + 0.4 * np.where(reach, near, -9).max(2).mean(1)
+    names = [(stem, start) for stem, starts, _ in embedded for start in starts]
+    found = {(r.file, r.start_s): r.score for r in table.itertuples()}
+    np.testing.assert_allclose([found[name] for name in names], expected, atol=1e-4)
+
+
+def test_without_captions_a_model_that_learned_from_them_ranks_by_video_and_says_so(
+    files, reader, captions, caplog
+):
+    options = {"fmri": files.run, "onsets": [6.0], "top": 100}
+    table = retrieve(reader, files.films, **options)
+    assert "3 of 3 films have no captions (none were given, see --captions)" in caplog.text
+    other = retrieve(reader, files.films, captions=captions, **options)
+    assert table["score"].tolist() != other["score"].tolist()
+    caplog.clear()
+    film = retrieve(reader, files.runs, video=files.films / "film-1.h5", captions=captions, onsets=[9.0])
+    assert not caplog.records
+    silent = retrieve(reader, files.runs, video=files.films / "film-1.h5", onsets=[9.0])
+    assert film["score"].tolist() != silent["score"].tolist()
+
+
+def test_captions_for_a_model_without_text_are_left_alone(files, captions, caplog):
+    options = {"fmri": files.run, "onsets": [6.0], "top": 3}
+    table = retrieve(files.model, files.films, captions=captions, **options)
+    assert "did not learn from captions" in caplog.text
+    pd.testing.assert_frame_equal(table, retrieve(files.model, files.films, **options))
+
+
+def test_captions_that_do_not_fit_are_named(files, reader, captions, tmp_path):
+    options = {"fmri": files.run, "onsets": [6.0]}
+    with pytest.raises(UserError, match=r"captions folder .*none does not exist"):
+        retrieve(reader, files.films, captions=files.root / "none", **options)
+    item = read_captions(captions / "film-0.h5")
+    narrow = Captions(item.captions, item.features[:, :2], item.times, item.attributes)
+    write_captions(tmp_path / "film-0.h5", narrow)
+    with pytest.raises(UserError, match=r"film-0.h5: The captions have shape .*, 2\)"):
+        retrieve(reader, files.films, captions=tmp_path, **options)
 
 
 WRONG = {

@@ -140,6 +140,17 @@ class Vq(Optimiser):
     terms: VqTerms = Field(default_factory=VqTerms, description="Weights of the loss terms.")
 
 
+class TextPairs(Section):
+    """Weights of the losses that text takes part in, where `text.source` is not none; 0 switches a pair off."""
+
+    fmri_text: float = Field(0.5, ge=0, description="Of every loss term between fMRI and text.")
+    video_text: float = Field(0.25, ge=0, description="Of every loss term between video and text.")
+
+    def of(self, first: str, second: str) -> float:
+        """The weight of a pair of modalities."""
+        return getattr(self, f"{first}_{second}")
+
+
 def _as_seeds(value):
     return value if isinstance(value, (list, tuple)) else [value]
 
@@ -155,6 +166,10 @@ class Train(Section):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="`auto` is bfloat16 on GPUs that have it, float32 elsewhere."
+    )
+    text: TextPairs = Field(
+        default_factory=TextPairs,
+        description="Weights of what text adds to both stages; of no effect without text.",
     )
     ntcl: Ntcl = Field(default_factory=Ntcl, description="Stage 1.")
     vq: Vq = Field(default_factory=Vq, description="Stage 2.")

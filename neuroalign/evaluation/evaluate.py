@@ -19,7 +19,8 @@ Tables (all long format, one number per row; ``n/a`` where it cannot be said)
     Per query: the true clip, its rank (mid-rank for ties) and the five best candidates.
 
 Models are named as their score files; of several parts, ``fused`` (or ``score``) has the plain name and the
-others append theirs: ``neuroalign``, ``neuroalign_continuous``, ``neuroalign_quantised``.
+others append theirs: ``neuroalign``, ``neuroalign_continuous``, ``neuroalign_quantised``; with captions also
+``neuroalign_video_only`` (the same model without its text part) and ``neuroalign_text`` (captions alone).
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ class SubjectScores:
     gallery : list of str
         Clip ids of the candidates, without duplicates: every test content this subject saw.
     parts : dict of str to float32 array of shape (queries, candidates)
-        Similarity matrices. NeuroAlign writes `fused`, `continuous` and `quantised`; a baseline `score`.
+        Similarity matrices. NeuroAlign writes `fused`, `continuous` and `quantised`, with captions also `video_only` and
+        `text`; a baseline `score`.
     """
 
     clip_rows: np.ndarray

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuroalign.models.model import FMRI, VIDEO, BrainInput, Encoded, NeuroAlign
+from neuroalign.models.model import FMRI, TEXT, VIDEO, BrainInput, Encoded, NeuroAlign, TextInput
 from neuroalign.models.score import Embedding
 
 CHUNK = 512
@@ -32,6 +33,27 @@ def embed_clips(network: NeuroAlign, levels: Mapping[str, Tensor]) -> Embedding:
         return network.encode_video({name: data[rows].to(device) for name, data in levels.items()})
 
     return _in_chunks(network, VIDEO, len(next(iter(levels.values()))), encode)
+
+
+def embed_text(network: NeuroAlign, text: TextInput) -> Embedding:
+    """Embeddings of scaled text windows, with `present`; vectors are zero where there is no text."""
+    device = network.step_times.device
+
+    def encode(rows: Tensor) -> Encoded:
+        return network.encode_text(text.take(rows).to(device))
+
+    found, present = _in_chunks(network, TEXT, len(text), encode), text.present.cpu().numpy()
+    if found.codes is None:
+        return replace(found, present=present)
+    # A missing token still has a nearest code.
+    here = present[..., None, None]
+    codes, index = np.where(here, found.codes, np.float32(0)), np.where(here, found.index, -1)
+    return replace(found, codes=codes, index=index, present=present)
+
+
+def with_text(network: NeuroAlign, clips: Embedding, text: TextInput) -> Embedding:
+    """Embeddings of clips together with those of their captions, as the score takes them."""
+    return replace(clips, text=embed_text(network, text))
 
 
 @torch.no_grad()

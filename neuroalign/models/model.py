@@ -20,7 +20,14 @@ from neuroalign.models.losses.prediction import Predictor
 from neuroalign.models.pooling import Pool
 from neuroalign.models.quantise.residual import TokenQuantiser
 
-FMRI, VIDEO = "fmri", "video"
+FMRI, VIDEO, TEXT = "fmri", "video", "text"
+# Pairs of modalities that are contrasted beside fMRI and video; their terms are named after them.
+TEXT_PAIRS = ((FMRI, TEXT), (VIDEO, TEXT))
+
+
+def pair_name(first: str, second: str) -> str:
+    """The suffix of what belongs to a pair of modalities; none for fMRI and video, which are always there."""
+    return "" if (first, second) == (FMRI, VIDEO) else f"_{first}_{second}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Architecture:
     temperature : float
     vq : dict, optional
         `config.train.Vq` as plain values; None before stage 2.
+    text_levels : dict of str to int
+        As `video_levels`, of the third modality; empty without text.
     """
 
     brain_levels: dict[str, int]
@@ -54,18 +63,21 @@ class Architecture:
     horizon: int = 2
     temperature: float = 0.1
     vq: dict[str, Any] | None = field(default=None)
+    text_levels: dict[str, int] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """JSON-like form; level mappings become lists of pairs because their order matters."""
         values = asdict(self)
         values["brain_levels"] = list(map(list, self.brain_levels.items()))
         values["video_levels"] = list(map(list, self.video_levels.items()))
-        return values
+        text = list(map(list, values.pop("text_levels").items()))
+        return values | ({"text_levels": text} if text else {})
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Architecture:
         """The inverse of `plain`."""
-        levels = {name: dict(values[name]) for name in ("brain_levels", "video_levels")}
+        names = ("brain_levels", "video_levels", "text_levels")
+        levels = {name: dict(values[name]) for name in names if name in values}
         return cls(**{**values, **levels})
 
 
@@ -102,6 +114,32 @@ class BrainInput:
 
 
 @dataclass
+class TextInput:
+    """Scaled text windows on tensors.
+
+    Attributes
+    ----------
+    levels : dict of str to Tensor (n, steps, inputs)
+        One level; zeros where there is no text.
+    present : bool Tensor (n, steps)
+    """
+
+    levels: dict[str, Tensor]
+    present: Tensor
+
+    def take(self, rows: Tensor) -> TextInput:
+        """The clips at `rows`."""
+        return TextInput({name: x[rows] for name, x in self.levels.items()}, self.present[rows])
+
+    def to(self, device: torch.device) -> TextInput:
+        """The same on another device."""
+        return TextInput({name: x.to(device) for name, x in self.levels.items()}, self.present.to(device))
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+
+@dataclass
 class Encoded:
     """What the encoders say about n clips.
 
@@ -111,15 +149,23 @@ class Encoded:
     steps : Tensor (n, steps, dim)
         Joint step vectors.
     pooled : Tensor (n, width)
+    present : bool Tensor (n, steps), optional
+        Of text: the steps that there are; everything else is zero. None where all are.
     """
 
     tokens: Tensor
     steps: Tensor
     pooled: Tensor
+    present: Tensor | None = None
 
     def take(self, rows: Tensor) -> Encoded:
         """The clips at `rows`."""
-        return Encoded(self.tokens[rows], self.steps[rows], self.pooled[rows])
+        present = None if self.present is None else self.present[rows]
+        return Encoded(self.tokens[rows], self.steps[rows], self.pooled[rows], present)
+
+    def float(self) -> Encoded:
+        """The same in float32."""
+        return Encoded(self.tokens.float(), self.steps.float(), self.pooled.float(), self.present)
 
 
 class NeuroAlign(nn.Module):
@@ -134,7 +180,7 @@ class NeuroAlign(nn.Module):
     encoders, pools : ModuleDict by modality
     predictors : ModuleDict by modality predicted *from*
     log_scale : ParameterDict
-        Logarithm of inverse temperatures of `global`, `level` and `time`.
+        Logarithm of inverse temperatures of `global`, `level`, `time` and `pred`; with text also of its pairs.
     quantiser : TokenQuantiser, optional
     """
 
@@ -159,11 +205,16 @@ class NeuroAlign(nn.Module):
                 VIDEO: VideoEncoder(architecture.video_levels, levels, steps, **common),
             }
         )
+        pairs = [(FMRI, VIDEO)]
+        if architecture.text_levels:
+            self.encoders[TEXT] = VideoEncoder(architecture.text_levels, levels, steps, **common)
+            pairs += TEXT_PAIRS
         self.pools = nn.ModuleDict({m: Pool(steps, levels, dim, encoder["pooling"]) for m in self.encoders})
         self.predictors = nn.ModuleDict({m: Predictor(dim, architecture.horizon) for m in self.encoders})
         self.log_scale = nn.ParameterDict(
             {
-                term: nn.Parameter(torch.tensor(-math.log(architecture.temperature)))
+                f"{term}{pair_name(*pair)}": nn.Parameter(torch.tensor(-math.log(architecture.temperature)))
+                for pair in pairs
                 for term in ("global", "level", "time", "pred")
             }
         )
@@ -172,6 +223,11 @@ class NeuroAlign(nn.Module):
             vq = architecture.vq
             keys = ("codes", "code_dim", "depth", "decay", "tau", "dynamic", "revive_after")
             self.quantiser = TokenQuantiser(levels, dim, list(self.encoders), **{k: vq[k] for k in keys})
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the network knows the third modality."""
+        return TEXT in self.encoders
 
     @property
     def haemodynamic(self) -> HaemodynamicAttention | None:
@@ -194,7 +250,11 @@ class NeuroAlign(nn.Module):
         """Encode video windows: mapping of level to Tensor (n, steps, dim)."""
         return self._finish(VIDEO, self.encoders[VIDEO](levels))
 
-    def _finish(self, modality: str, tokens: Tensor) -> Encoded:
+    def encode_text(self, text: TextInput) -> Encoded:
+        """Encode text windows."""
+        return self._finish(TEXT, self.encoders[TEXT](text.levels, text.present), text.present)
+
+    def _finish(self, modality: str, tokens: Tensor, present: Tensor | None = None) -> Encoded:
         pool = self.pools[modality]
         steps = pool.steps(tokens)
-        return Encoded(tokens, steps, pool(steps))
+        return Encoded(tokens, steps, pool(steps, present), present)

@@ -34,7 +34,11 @@ class Pool(nn.Module):
         """Step vectors g (n, steps, dim) of tokens (n, steps, levels, dim)."""
         return torch.einsum("ntld,lde->nte", tokens, self.levels)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """Pooled vectors (n, steps·dim) or (n, dim) of step vectors."""
+    def forward(self, steps: Tensor, present: Tensor | None = None) -> Tensor:
+        """Pooled vectors (n, steps·dim) or (n, dim) of step vectors; a mean is over the steps that are `present`."""
         weighted = steps * self.log_weight.exp()[:, None]
-        return weighted.flatten(1) if self.mode == "steps" else weighted.mean(dim=1)
+        if self.mode == "steps":
+            return weighted.flatten(1)
+        if present is None:
+            return weighted.mean(dim=1)
+        return weighted.sum(dim=1) / present.sum(dim=1, keepdim=True).clamp(min=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -88,10 +88,13 @@ class Scalers:
     brain : dict of (subject, level) to Scaler
         Subject "" is the fallback for unknown subjects (shared units only): the mean over the known ones.
     video : dict of level to Scaler
+    text : dict of level to Scaler
+        One level, or empty for a model without text.
     """
 
     brain: dict[tuple[str, str], Scaler]
     video: dict[str, Scaler]
+    text: dict[str, Scaler] = field(default_factory=dict)
 
     def brain_width(self, level: str) -> int:
         """Inputs of the brain encoder at a level; subjects with fewer are padded with zeros."""
@@ -103,9 +106,15 @@ class Scalers:
         y = scaler(x)
         return np.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, self.brain_width(level) - y.shape[-1])])
 
+    def scale_text(self, x: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """Scale text windows (clips, steps, dim); where there is no text they stay zero."""
+        scaled = next(iter(self.text.values()))(x)
+        return np.where(present[..., None], scaled, np.float32(0))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Named arrays for storage."""
         named = {f"scaler.video/{level}": s for level, s in self.video.items()}
+        named |= {f"scaler.text/{level}": s for level, s in self.text.items()}
         named |= {f"scaler.brain/{subject}/{level}": s for (subject, level), s in self.brain.items()}
         out = {}
         for name, scaler in named.items():
@@ -125,4 +134,5 @@ class Scalers:
                 parts.setdefault(tuple(key), {})[part] = value
         brain = {(k[1], k[2]): Scaler(**v) for k, v in parts.items() if k[0] == "brain"}
         video = {k[1]: Scaler(**v) for k, v in parts.items() if k[0] == "video"}
-        return cls(brain, video)
+        text = {k[1]: Scaler(**v) for k, v in parts.items() if k[0] == "text"}
+        return cls(brain, video, text)

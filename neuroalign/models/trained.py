@@ -19,11 +19,12 @@ from safetensors.numpy import load_file, save_file
 from neuroalign.errors import UserError, nearest
 from neuroalign.fmri.series import RoiSeries
 from neuroalign.io import atomic_path, read_json, write_json
-from neuroalign.models.embed import embed_brain, embed_clips
-from neuroalign.models.model import Architecture, BrainInput, NeuroAlign
+from neuroalign.models.embed import embed_brain, embed_clips, with_text
+from neuroalign.models.model import Architecture, BrainInput, NeuroAlign, TextInput
 from neuroalign.models.scaling import Scalers
-from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts
+from neuroalign.models.score import REPORTED, Embedding, Weights, fuse, similarity_parts
 from neuroalign.pairs.store import BrainWindows, VideoWindows
+from neuroalign.text.captions import Captions
 from neuroalign.video import shards
 
 Brain = TypeVar("Brain", BrainWindows, RoiSeries)
@@ -42,7 +43,7 @@ class TrainedModel:
     weights : Weights
         Of the fused score.
     centres : dict of str to dict of str to array
-        Mean training embeddings, by ``brain`` and ``video`` and by part.
+        Mean training embeddings, by ``brain`` and ``video`` (and ``text``) and by part.
     unit_labels : dict of str to list of str
         Labels of the units of each brain level (of the first subject, where they differ).
     geometry : dict
@@ -103,8 +104,9 @@ class TrainedModel:
         self,
         windows: Mapping[str, np.ndarray] | VideoWindows | shards.Embedding,
         start_s: np.ndarray | float | None = None,
+        captions: Captions | None = None,
     ) -> Embedding:
-        """Embed clips.
+        """Embed clips, and their captions where they come with them and the model learned from captions.
 
         Parameters
         ----------
@@ -112,7 +114,10 @@ class TrainedModel:
             The last together with `start_s`.
         start_s : array of shape (n,) or float, optional
             Clip starts in seconds from stimulus start.
+        captions : Captions, optional
+            Embedded captions of the stimulus, for an embedding file's content; `VideoWindows` bring their own.
         """
+        text: tuple[np.ndarray, np.ndarray] | None = None
         if isinstance(windows, shards.Embedding):
             from neuroalign.pairs.windows import video_steps
 
@@ -126,19 +131,39 @@ class TrainedModel:
             if not covered.all():
                 late = np.atleast_1d(np.asarray(start_s, float))[~covered][0]
                 raise UserError(f"The stimulus embedding does not cover the clip that starts at {late:g} s.")
+            if captions is not None and self.network.reads_text:
+                from neuroalign.pairs.text import text_steps
+
+                text = text_steps(captions, start_s, self.geometry["duration_s"], self.geometry["step_s"])
+        elif isinstance(windows, VideoWindows):
+            levels = windows.levels
+            text = None if windows.text is None else (windows.text, windows.has_text)
         else:
-            levels = windows.levels if isinstance(windows, VideoWindows) else dict(windows)
-        return embed_clips(self.network, self.video_input(levels))
+            levels = dict(windows)
+        clips = embed_clips(self.network, self.video_input(levels))
+        if text is None or not self.network.reads_text:
+            return clips
+        return with_text(self.network, clips, self.text_input(*text))
 
     def score(self, fmri: Embedding, video: Embedding) -> np.ndarray:
         """Fused score of every brain window with every clip: float32 array (n, m); larger is more alike."""
         return fuse(self.parts(fmri, video), self.weights)["fused"]
 
+    def scores(self, fmri: Embedding, video: Embedding) -> dict[str, np.ndarray]:
+        """Every score that is reported, by name (`score.REPORTED`).
+
+        Clips with captions also have `text`, by their captions alone, and `video_only`, the fused score without them: what
+        a gallery without captions gets.
+        """
+        found = fuse(self.parts(fmri, video), self.weights)
+        if video.text is not None:
+            found["video_only"] = self.score(fmri, replace(video, text=None))
+        return {name: found[name] for name in REPORTED if name in found}
+
     def parts(self, fmri: Embedding, video: Embedding) -> dict[str, np.ndarray]:
         """The unweighted parts of the score; see `score.similarity_parts`."""
-        return similarity_parts(
-            fmri, video, self.weights.near_steps, self.centres.get("brain"), self.centres.get("video")
-        )
+        centres = (self.centres.get(side) for side in ("brain", "video", "text"))
+        return similarity_parts(fmri, video, self.weights.near_steps, *centres, self.weights.text)
 
     def brain_input(self, windows: BrainWindows, subject: str | None) -> BrainInput:
         """Scaled tensors of brain windows."""
@@ -183,6 +208,20 @@ class TrainedModel:
                 )
             out[level] = torch.from_numpy(scaler(x))
         return out
+
+    def text_input(self, text: np.ndarray, present: np.ndarray) -> TextInput:
+        """Scaled tensors of text windows (n, steps, dim), of which those at `present` (n, steps) hold text."""
+        (level, scaler), steps = (
+            next(iter(self.scalers.text.items())),
+            len(self.network.architecture.step_times),
+        )
+        if text.ndim != 3 or text.shape[1:] != (steps, len(scaler.mean)):
+            raise UserError(
+                f"The captions have shape {text.shape}; the model needs (clips, {steps}, {len(scaler.mean)}): embed them "
+                "with the text model it was trained with."
+            )
+        scaled = self.scalers.scale_text(np.asarray(text, np.float32), np.asarray(present, bool))
+        return TextInput({level: torch.from_numpy(scaled)}, torch.from_numpy(np.asarray(present, bool)))
 
     def _own_units(self, brain: Brain, subject: str | None) -> Brain:
         """Windows or series of the units that the model reads, in its order."""
@@ -249,6 +288,7 @@ class TrainedModel:
                     "alpha": self.weights.alpha,
                     "beta": self.weights.beta,
                     "near_steps": self.weights.near_steps,
+                    **({"text": self.weights.text} if self.network.reads_text else {}),
                 },
                 "unit_labels": list(map(list, self.unit_labels.items())),
                 "subject_units": {

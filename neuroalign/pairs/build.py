@@ -22,6 +22,7 @@ from neuroalign.pairs.lags import ALL, sweep
 from neuroalign.pairs.reliability import select_units, unit_reliability
 from neuroalign.pairs.splits import assign_splits
 from neuroalign.pairs.store import BrainWindows, PairedDataset, VideoWindows, write_brain, write_video
+from neuroalign.pairs.text import add_text
 from neuroalign.pairs.windows import Cut, brain_window, step_times, video_steps
 from neuroalign.video.shards import Embedding, read_embedding
 
@@ -42,6 +43,7 @@ def build_pairs(
     hrf: Hrf,
     split: Split,
     selection: Selection | None = None,
+    caption_files: Mapping[str, Path] | None = None,
     made_by: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Write ``clips.tsv``, ``sub-<label>.h5``, ``video.h5`` and ``summary.json`` into a folder.
@@ -57,6 +59,8 @@ def build_pairs(
     embedding_files : mapping of stimulus to path
     out : path
     clips, hrf, split, selection : configuration sections
+    caption_files : mapping of stimulus to path, optional
+        Embedded captions; without, the dataset has no text.
     made_by : mapping
         Provenance record.
 
@@ -103,12 +107,9 @@ def build_pairs(
     folds = [f"split_{fold}" for fold in range(split.folds)] if split.folds > 1 else []
     used = set(table["clip_id"])
     keep = np.array([c in used for c in contents])
-    video = VideoWindows(
-        [c for c, k in zip(contents, keep, strict=True) if k],
-        {level: data[keep] for level, data in video.levels.items()},
-        video.step_times,
-        video.low_level[keep] if video.low_level is not None else None,
-    )
+    video = video.select(keep)
+    if caption_files:
+        video = add_text(video, table, caption_files, duration, clips.step_s, hrf)
     new_row = np.cumsum(usable) - 1
     brain = {s: _join(cuts.pop(s), usable, new_row, hrf) for s in table["subject"].unique()}
     pairs = PairedDataset(table, brain, video)
@@ -128,6 +129,8 @@ def build_pairs(
         "splits": table["split"].value_counts().to_dict(),
         "made_by": made_by,
     }
+    if video.has_text is not None:
+        summary["captioned_steps"] = float(video.has_text.mean())
     write_json(out / "summary.json", summary)
     # The table comes last: it is what the next stages wait for.
     write_tsv(out / "clips.tsv", table[[*COLUMNS, *folds]])

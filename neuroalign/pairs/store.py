@@ -1,4 +1,4 @@
-"""The paired dataset: clips, their HRF-aligned fMRI windows and their video windows.
+"""The paired dataset: clips, their HRF-aligned fMRI windows, their video windows and, where used, their captions.
 
 On disk: ``pairs/clips.tsv`` (the clip table), ``pairs/sub-<label>.h5`` (one shard of fMRI windows per
 subject) and ``pairs/video.h5`` (one video window per clip content). `PairedDataset` is the same in memory and
@@ -75,12 +75,26 @@ class VideoWindows:
         Centre of each clip step in seconds after clip start.
     low_level : float32 array of shape (contents, steps, 3), optional
         Luminance, contrast and motion (see `video.shards`).
+    text : float32 array of shape (contents, steps, dim), optional
+        Embedded captions, the third modality; zeros where there is none. None where captions are not used.
+    has_text : bool array of shape (contents, steps), optional
+        Where there is a caption. None where `text` is.
     """
 
     clip_ids: list[str]
     levels: dict[str, np.ndarray]
     step_times: np.ndarray
     low_level: np.ndarray | None = None
+    text: np.ndarray | None = None
+    has_text: np.ndarray | None = None
+
+    def select(self, rows: np.ndarray) -> VideoWindows:
+        """The windows of the contents at `rows`."""
+        optional = (None if x is None else x[rows] for x in (self.low_level, self.text, self.has_text))
+        low_level, text, has_text = optional
+        ids = [self.clip_ids[row] for row in np.arange(len(self.clip_ids))[rows]]
+        levels = {level: data[rows] for level, data in self.levels.items()}
+        return VideoWindows(ids, levels, self.step_times, low_level, text, has_text)
 
     def rows_of(self, clip_ids) -> np.ndarray:
         """Row of each clip id, in the order asked for."""
@@ -187,6 +201,9 @@ def write_video(
         file.create_dataset("step_times", data=windows.step_times.astype(np.float32))
         if windows.low_level is not None:
             file.create_dataset("low_level", data=windows.low_level.astype(np.float32))
+        if windows.text is not None:
+            file.create_dataset("text/data", data=windows.text.astype(np.float32))
+            file.create_dataset("text/has_text", data=windows.has_text.astype(bool))
         stamp(file, made_by or {})
 
 
@@ -257,4 +274,6 @@ def _read_video(path: Path) -> VideoWindows:
             levels={str(n): group[str(n)]["data"][()] for n in group.attrs["order"]},
             step_times=file["step_times"][()],
             low_level=file["low_level"][()] if "low_level" in file else None,
+            text=file["text/data"][()] if "text" in file else None,
+            has_text=file["text/has_text"][()] if "text" in file else None,
         )

@@ -119,7 +119,7 @@ def _interpolated(series: RoiSeries, onsets: np.ndarray, steps: np.ndarray, lag:
         return Cut(
             empty, np.tile(steps, (len(onsets), 1)), np.zeros(shape, bool), np.zeros(len(onsets), bool)
         )
-    left, right, weight = _bracket(times, targets)
+    left, right, weight = bracket(times, targets)
     levels = {}
     for level, data in series.levels.items():
         kept = data[series.keep]
@@ -135,12 +135,12 @@ def _covered(series: RoiSeries, targets: np.ndarray) -> np.ndarray:
     times, tr = series.times[series.keep], series.repetition_time
     if len(times) == 0:
         return np.zeros(targets.shape, bool)
-    left, right, _ = _bracket(times, targets)
+    left, right, _ = bracket(times, targets)
     bridged = times[right] - times[left] <= _BRIDGE * tr
     return bridged & (targets >= times[0] - 0.51 * tr) & (targets <= times[-1] + 0.51 * tr)
 
 
-def _bracket(times: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def bracket(times: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Neighbours of each target and the weight of the right one (ends are held, not extrapolated)."""
     right = np.clip(np.searchsorted(times, targets), 1, max(1, len(times) - 1))
     right = np.minimum(right, len(times) - 1)
@@ -179,7 +179,7 @@ def video_steps(embedding: Embedding, start_s: np.ndarray | float, duration_s: f
     # A tolerance keeps a window centred exactly on a border on one side whatever the rounding.
     begin = np.searchsorted(times, targets - half - 1e-6)
     end = np.searchsorted(times, targets + half - 1e-6)
-    left, right, weight = _bracket(times, targets)
+    left, right, weight = bracket(times, targets)
     covered = (targets >= times[0] - stride) & (targets <= times[-1] + stride)
 
     def cut(data: np.ndarray) -> np.ndarray:

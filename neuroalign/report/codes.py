@@ -139,28 +139,37 @@ def _shares(counts: pd.DataFrame) -> pd.DataFrame:
     return (wide / wide.groupby("level").transform("sum").clip(lower=1)).reset_index()
 
 
+def _modalities(shares: pd.DataFrame) -> list[str]:
+    """The modalities of `_shares`; text comes last."""
+    return sorted((c for c in shares.columns if c not in ("level", "code")), key=lambda c: c == "text")
+
+
 def _modality_sentence(counts: pd.DataFrame) -> str:
     shares = _shares(counts)
-    modalities = [c for c in shares.columns if c not in ("level", "code")]
+    modalities = _modalities(shares)
     if len(modalities) < 2:
         return f"Only {modalities[0] if modalities else 'no modality'} uses the codes."
     overlap = shares.groupby("level")[modalities].apply(lambda part: part.min(axis=1).sum()).mean()
     return (
         f"The modalities' use of the first codebook overlaps by {percent(overlap, 0)} (100 % would be equal use of every code by "
-        f"{' and '.join(modalities)})."
+        f"{listed(modalities)})."
     )
 
 
 def _by_modality(counts: pd.DataFrame) -> Picture:
     shares = _shares(counts)
-    modalities = [c for c in shares.columns if c not in ("level", "code")]
+    modalities = _modalities(shares)
     levels = list(dict.fromkeys(shares["level"]))
     with drawing(9.2, 2.7) as figure:
         axes = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
         for ax, level in zip(axes, levels, strict=True):
             part = shares[shares["level"] == level]
             part = part.loc[part[modalities].sum(axis=1).sort_values(ascending=False, kind="stable").index]
-            for k, (modality, sign) in enumerate(zip(modalities, (1, -1, 1), strict=False)):
+            for k, modality in enumerate(modalities):
+                if k > 1:
+                    ax.plot(range(len(part)), part[modality], ".", ms=3, color=CYCLE[k], label=modality)
+                    continue
+                sign = (1, -1)[k]
                 ax.bar(
                     range(len(part)),
                     sign * part[modality],
@@ -182,7 +191,8 @@ def _by_modality(counts: pd.DataFrame) -> Picture:
         return picture(
             figure,
             f"Mirrored bars of code use per level: {told}.",
-            "Use of every code of the first codebook by each modality: a code shared by both reaches up and down alike.",
+            "Use of every code of the first codebook by each modality: a code shared by both reaches up and down alike."
+            + (f" Dots are {listed(modalities[2:])}." if len(modalities) > 2 else ""),
         )
 
 

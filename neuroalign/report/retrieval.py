@@ -184,7 +184,10 @@ def section(results: Results) -> Section:
             return out
     full = headline_rows(ours)
     parts = {m: model_name(m) for m in MODEL_NAMES if (full["model"] == m).any()}
-    out.reading.append(quantisation_sentence(full, results.table("evaluation/comparisons.tsv")))
+    comparisons = results.table("evaluation/comparisons.tsv")
+    out.reading.append(quantisation_sentence(full, comparisons))
+    if (full["model"] == f"{MODEL}_video_only").any():
+        out.reading.append(text_sentence(full, comparisons))
     weights = [results.description(branch, "vq").get("score") for branch in results.branches]
     if any(weights):
         out.reading.append(weights_sentence([w for w in weights if w]))
@@ -247,7 +250,7 @@ def quantisation_sentence(full: pd.DataFrame, comparisons: pd.DataFrame | None =
     With `comparisons`, a gain counts only where a paired interval leaves out zero.
     """
     value = {m: full[(full["model"] == m) & (full["metric"] == PRIMARY)]["value"].mean() for m in MODEL_NAMES}
-    fused, continuous, quantised = (value[m] for m in MODEL_NAMES)
+    fused, continuous, quantised = (value[m] for m in (MODEL, f"{MODEL}_continuous", f"{MODEL}_quantised"))
     if pd.isna(continuous) or pd.isna(quantised):
         return f"Averaged over directions, the fused score reaches {percent(fused)} top-1."
     numbers = (
@@ -271,6 +274,26 @@ def quantisation_sentence(full: pd.DataFrame, comparisons: pd.DataFrame | None =
     return f"{numbers}: quantisation does not help on these data; the continuous part alone does better."
 
 
+def text_sentence(full: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> str:
+    """What captions add to the score of the same model, from pooled full-gallery rows; plain when they add nothing."""
+    primary = full[full["metric"] == PRIMARY].groupby("model")["value"].mean()
+    with_text, without, alone = (primary[m] for m in (MODEL, f"{MODEL}_video_only", f"{MODEL}_text"))
+    numbers = (
+        f"Averaged over directions, top-1 is {percent(with_text)} with the clips' captions and {percent(without)} without "
+        f"them; captions alone reach {percent(alone)}"
+    )
+    if with_text == without:
+        return f"{numbers}: captions do not change the ranking on these data."
+    paired = headline_rows(
+        pick(comparisons, model_a=MODEL, model_b=f"{MODEL}_video_only", subject="all", metric=PRIMARY)
+    )
+    if len(paired) and (paired["ci_low"] > 0).any():
+        return f"{numbers}: captions help on these data."
+    if len(paired) and (paired["ci_high"] < 0).any():
+        return f"{numbers}: captions do harm on these data."
+    return f"{numbers}: the difference is within its uncertainty, so it is not shown that captions help on these data."
+
+
 def weights_sentence(weights: list[Mapping[str, float]]) -> str:
     """The weights of the fused score that validation chose; plain when it left the quantised part out."""
     alpha = sum(w["alpha"] for w in weights) / len(weights)
@@ -279,6 +302,11 @@ def weights_sentence(weights: list[Mapping[str, float]]) -> str:
         f"Weights chosen on validation{' (mean over branches)' if len(weights) > 1 else ''}: {alpha:.2f} pooled, {beta:.2f} "
         f"quantised, {abs(1 - alpha - beta):.2f} late interaction"
     )
+    if any("text" in w for w in weights):
+        words = sum(w.get("text", 0.0) for w in weights) / len(weights)
+        text += (
+            f"; captions are added to the video {words:.2f} times" if words else "; captions got no weight"
+        )
     return f"{text}; validation gave the quantised part no weight." if beta == 0 else f"{text}."
 
 

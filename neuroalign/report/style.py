@@ -41,6 +41,8 @@ MODEL_NAMES = {
     "neuroalign": "NeuroAlign (fused)",
     "neuroalign_continuous": "NeuroAlign, continuous part",
     "neuroalign_quantised": "NeuroAlign, quantised part",
+    "neuroalign_video_only": "NeuroAlign without captions",
+    "neuroalign_text": "NeuroAlign, captions alone",
 }
 _SPELT = {"infonce": "InfoNCE", "cca": "CCA", "mlp": "MLP"}
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from neuroalign.config.train import Encoder
 from neuroalign.errors import UserError
 from neuroalign.models.losses.contrast import Content
-from neuroalign.models.model import BrainInput
+from neuroalign.models.model import TEXT, BrainInput, TextInput
 from neuroalign.models.scaling import Scaler, Scalers, whitening, z_score
 from neuroalign.pairs.store import PairedDataset
+
+_FEWEST_CAPTIONS = 8
 
 
 @dataclass
@@ -47,12 +49,14 @@ class TrainingData:
     content : Content
         Of every row of `video`.
     train, validation : Presentations
+    text : TextInput of all contents, optional
     """
 
     video: dict[str, Tensor]
     content: Content
     train: Presentations
     validation: Presentations
+    text: TextInput | None = None
 
     def to(self, device: torch.device) -> TrainingData:
         """The same on another device."""
@@ -62,6 +66,7 @@ class TrainingData:
             Content(c.clip.to(device), c.stimulus.to(device), c.start_s.to(device)),
             self.train.to(device),
             self.validation.to(device),
+            None if self.text is None else self.text.to(device),
         )
 
 
@@ -77,6 +82,7 @@ class Batch:
         Row of `video` of each window.
     rows, columns : Content
         Of the n windows and the m clips.
+    text : TextInput of m clips, optional
     """
 
     brain: BrainInput
@@ -84,6 +90,7 @@ class Batch:
     own: Tensor
     rows: Content
     columns: Content
+    text: TextInput | None = None
 
 
 def take_batch(data: TrainingData, presentations: Presentations, rows: Tensor) -> Batch:
@@ -95,6 +102,7 @@ def take_batch(data: TrainingData, presentations: Presentations, rows: Tensor) -
         own,
         data.content.take(clips[own]),
         data.content.take(clips),
+        None if data.text is None else data.text.take(clips),
     )
 
 
@@ -129,7 +137,7 @@ def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
     """Fit z-scores and whitening on the train split.
 
     Brain units are z-scored per subject over valid volumes; whitening is pooled over subjects for shared units, per subject
-    otherwise. Video features use the distinct training clips.
+    otherwise. Video features use the distinct training clips, text those of their steps that have a caption.
     """
     shared, known = pairs.same_units, trained_subjects(pairs)
     brain: dict[tuple[str, str], Scaler] = {}
@@ -164,7 +172,22 @@ def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
         video[level] = z_score(x)
         if config.whiten:
             video[level].matrix = whitening(video[level](x), config.components, config.shrinkage)
-    return Scalers(brain, video)
+    return Scalers(brain, video, _fit_text(pairs, rows, config))
+
+
+def _fit_text(pairs: PairedDataset, rows: np.ndarray, config: Encoder) -> dict[str, Scaler]:
+    """The scaler of captions, fitted on those of the contents at `rows`; empty without text."""
+    if pairs.video.text is None:
+        return {}
+    x = pairs.video.text[rows][pairs.video.has_text[rows]]
+    if len(x) < _FEWEST_CAPTIONS:
+        raise UserError(
+            f"Only {len(x)} steps of the training clips have a caption: caption more of the films, or set text.source to none."
+        )
+    scaler = z_score(x)
+    if config.whiten:
+        scaler.matrix = whitening(scaler(x), config.components, config.shrinkage)
+    return {TEXT: scaler}
 
 
 def to_tensors(pairs: PairedDataset, scalers: Scalers) -> TrainingData:
@@ -178,7 +201,12 @@ def to_tensors(pairs: PairedDataset, scalers: Scalers) -> TrainingData:
         torch.from_numpy(table["start_s"].fillna(0.0).to_numpy(np.float32).copy()),
     )
     video = {level: torch.from_numpy(scalers.video[level](x)) for level, x in pairs.video.levels.items()}
-    return TrainingData(video, content, *(_presentations(pairs, scalers, s) for s in ("train", "validation")))
+    text = None
+    if scalers.text and pairs.video.text is not None:
+        scaled = torch.from_numpy(scalers.scale_text(pairs.video.text, pairs.video.has_text))
+        text = TextInput({TEXT: scaled}, torch.from_numpy(pairs.video.has_text))
+    parts = (_presentations(pairs, scalers, s) for s in ("train", "validation"))
+    return TrainingData(video, content, *parts, text)
 
 
 def _presentations(pairs: PairedDataset, scalers: Scalers, split: str) -> Presentations:

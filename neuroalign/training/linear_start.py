@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from neuroalign.models.encoders.haemodynamic import CANONICAL_DELAY_S, CANONICAL_DISPERSION_S
 from neuroalign.models.losses.contrast import Content
-from neuroalign.models.model import FMRI, VIDEO, BrainInput, NeuroAlign
+from neuroalign.models.model import FMRI, TEXT, VIDEO, BrainInput, NeuroAlign
 from neuroalign.training.data import TrainingData
 from neuroalign.training.validation import rank_quality
 
@@ -180,6 +180,12 @@ class Samples:
             owner[rows].repeat_interleave(steps),
         )
 
+    def enough(self, fit: Tensor, judged: Tensor) -> bool:
+        """Whether windows to fit and to judge are enough for a choice: clips of both, and somebody's own units to fit."""
+        if len(torch.unique(self.clip[fit])) < 8 or len(torch.unique(self.clip[judged])) < 4:
+            return False
+        return self.shared or len(torch.unique(self.subject[fit])) == len(torch.unique(self.subject))
+
     def quality(self, maps: tuple[Tensor, Tensor], rows: Tensor) -> float:
         """Retrieval of the clips of some windows by the maps, mean over subjects."""
         a, b = maps
@@ -223,11 +229,7 @@ def choose_recipe(samples: Samples, content: Content, dim: int) -> Recipe:
     """The regularisation with the best retrieval over `folds` of the training windows; the default if they are too few."""
     scores = dict.fromkeys(RECIPES, 0.0)
     for fit, judged in folds(content, samples.clip):
-        if len(torch.unique(samples.clip[fit])) < 8 or len(torch.unique(samples.clip[judged])) < 4:
-            return Recipe()
-        if not samples.shared and len(torch.unique(samples.subject[fit])) < len(
-            torch.unique(samples.subject)
-        ):
+        if not samples.enough(fit, judged):
             return Recipe()
         model = samples.fit(fit)
         for recipe in RECIPES:
@@ -265,18 +267,60 @@ def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Gener
         x = torch.cat([_resampled(network, brain, level) for level in architecture.brain_levels], dim=-1)
         samples = Samples(x, video, clip, brain.subject, architecture.shared_units)
         recipe = choose_recipe(samples, data.content, dim)
+    if data.text is not None and network.reads_text:
+        a, b, words = _start_text(network, data, brain, samples, recipe)
+    else:
         a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)
+        words = None
+    with torch.no_grad():
         widths = list(architecture.brain_levels.values())
         for patch, part in zip(network.encoders[FMRI].patches, a.split(widths, dim=1), strict=True):
             patch.weight.copy_(part + _noise(part, generator))
         # Brain levels hear several video levels; what they hear of each adds up to one.
-        heard = network.encoders[VIDEO].mixing.logits.softmax(dim=1).sum(dim=0)
-        features = list(architecture.video_levels.values())
-        for weight, part, total in zip(network.encoders[VIDEO].maps, b.split(features), heard, strict=True):
-            weight.copy_((part + _noise(part, generator)) / total)
+        for modality, levels, maps in (
+            (VIDEO, architecture.video_levels, b),
+            (TEXT, architecture.text_levels, words),
+        ):
+            if maps is None:
+                continue
+            heard = network.encoders[modality].mixing.logits.softmax(dim=1).sum(dim=0)
+            parts = maps.split(list(levels.values()))
+            for weight, part, total in zip(network.encoders[modality].maps, parts, heard, strict=True):
+                weight.copy_((part + _noise(part, generator)) / total)
         for pool in network.pools.values():
             pool.levels.copy_(torch.eye(dim).expand_as(pool.levels))
     return recipe
+
+
+def _start_text(
+    network: NeuroAlign, data: TrainingData, brain: BrainInput, samples: Samples, recipe: Recipe
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps of brain, video and text; where text has a say, delays are those fitted with its features.
+
+    `training.linear_text` says how text enters.
+    """
+    from neuroalign.training.linear_text import TextSamples, choose_strength, joint_maps
+
+    level, dim = next(iter(data.text.levels)), network.architecture.encoder["dim"]
+    text = TextSamples(data.text.levels[level], data.text.present)
+    factor = text.balance(samples)
+    text, heard, layer = replace(text, t=factor * text.t), samples, network.haemodynamic
+    if layer is not None:
+        # What captions tell of a level that the video hardly drives includes when it answers.
+        before = {name: value.clone() for name, value in layer.state_dict().items()}
+        _fit_response(network, brain, torch.cat([samples.y, text.t], dim=-1)[samples.clip])
+        with torch.no_grad():
+            x = [_resampled(network, brain, name) for name in network.architecture.brain_levels]
+        heard = replace(samples, x=torch.cat(x, dim=-1))
+    with torch.no_grad():
+        strength = choose_strength(samples, heard, text, data.content, recipe, dim)
+        if strength:
+            samples = heard
+        elif layer is not None:
+            layer.load_state_dict(before)
+        rows = torch.arange(len(samples.clip))
+        a, b, words = joint_maps(samples, text, rows, recipe, dim, strength)
+        return a, b, words * factor
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

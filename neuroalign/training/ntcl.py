@@ -2,6 +2,8 @@ r"""Stage 1: neural-temporal contrastive learning.
 
 .. math:: L = L_{global} + \lambda_{level} L_{level} + \lambda_{time} L_{time} + \lambda_{pred} L_{pred}
           + \lambda_{shift} \langle \delta_s^2 \rangle
+
+The terms themselves are in `training.terms`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,8 @@ from torch import Tensor
 
 from neuroalign.config.train import Ntcl, Train
 from neuroalign.io import write_tsv
-from neuroalign.models.losses.contrast import centred, info_nce, level_info_nce, soft_targets
-from neuroalign.models.losses.prediction import prediction_loss
-from neuroalign.models.losses.temporal import time_contrast
-from neuroalign.models.model import FMRI, VIDEO, Architecture, Encoded, NeuroAlign
+from neuroalign.models.model import FMRI, TEXT, VIDEO, Architecture, Encoded, NeuroAlign
 from neuroalign.models.scaling import Scalers
-from neuroalign.models.score import Weights
 from neuroalign.models.trained import TrainedModel
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.training.data import (
@@ -39,9 +38,11 @@ from neuroalign.training.device import precision, resolve_device
 from neuroalign.training.linear_start import start_linear
 from neuroalign.training.loop import Trainer, history_table, parameter_groups
 from neuroalign.training.seeds import seeded
+from neuroalign.training.terms import ntcl_loss, ntcl_terms
 from neuroalign.training.validation import (
     choose_weights,
     mean_retrieval,
+    start_weights,
     validation_scores,
 )
 
@@ -54,64 +55,13 @@ HRF_PARAMETERS = (
 )
 
 
-def ntcl_terms(
-    network: NeuroAlign, brain: Encoded, video: Encoded, batch: Batch, config: Ntcl
-) -> dict[str, Tensor]:
-    """The terms of stage 1 on one batch, unweighted; a term with weight 0 is absent.
-
-    Parameters
-    ----------
-    network : NeuroAlign
-    brain, video : Encoded
-        Of the n windows and the m distinct clips of `batch`.
-    batch : Batch
-    config : Ntcl
-    """
-    weights = config.terms
-    targets = soft_targets(batch.rows, batch.columns, config.soften_s)
-    terms = {
-        "global": info_nce(centred(brain.pooled), centred(video.pooled), targets, network.scale("global"))
-    }
-    if weights.level:
-        terms["level"] = level_info_nce(
-            centred(brain.tokens), centred(video.tokens), targets, network.scale("level")
-        )
-    several_steps = brain.steps.shape[1] > 1
-    if weights.time and several_steps:
-        terms["time"] = time_contrast(
-            centred(brain.steps),
-            centred(video.steps),
-            batch.rows,
-            batch.columns,
-            network.step_times,
-            network.scale("time"),
-            config.neighbour_s,
-        )
-    if weights.pred and several_steps:
-        # Not centred over the batch: a mean over clips would let later steps into what predicts them.
-        terms["pred"] = prediction_loss(
-            network.predictors[FMRI](brain.steps),
-            network.predictors[VIDEO](video.steps),
-            brain.steps,
-            video.steps,
-            targets,
-            network.scale("pred"),
-        )
-    if weights.shift and network.haemodynamic is not None:
-        terms["shift"] = network.haemodynamic.penalty()
-    return terms
-
-
-def ntcl_loss(terms: dict[str, Tensor], config: Ntcl) -> Tensor:
-    """The weighted sum of `ntcl_terms`."""
-    return sum(value * getattr(config.terms, name, 1.0) for name, value in terms.items())
-
-
-def encode(network: NeuroAlign, batch: Batch, context) -> tuple[Encoded, Encoded]:
-    """Both sides of a batch, in float32 whatever the precision of the forward pass."""
+def encode(network: NeuroAlign, batch: Batch, context) -> dict[str, Encoded]:
+    """All modalities of a batch, in float32 whatever the precision of the forward pass."""
     with context:
-        brain, video = network.encode_fmri(batch.brain), network.encode_video(batch.video)
-    return tuple(Encoded(e.tokens.float(), e.steps.float(), e.pooled.float()) for e in (brain, video))
+        encoded = {FMRI: network.encode_fmri(batch.brain), VIDEO: network.encode_video(batch.video)}
+        if batch.text is not None and network.reads_text:
+            encoded[TEXT] = network.encode_text(batch.text)
+    return {modality: e.float() for modality, e in encoded.items()}
 
 
 def architecture_of(pairs: PairedDataset, scalers: Scalers, config: Ntcl) -> Architecture:
@@ -127,6 +77,7 @@ def architecture_of(pairs: PairedDataset, scalers: Scalers, config: Ntcl) -> Arc
         encoder=config.encoder.model_dump(mode="json"),
         horizon=config.horizon,
         temperature=config.temperature,
+        text_levels={level: scaler.outputs for level, scaler in scalers.text.items()},
     )
 
 
@@ -138,6 +89,7 @@ def fingerprint(config: Any, seed: int, data: TrainingData) -> str:
         data.validation.clip,
         *data.train.brain.levels.values(),
         *data.video.values(),
+        *(() if data.text is None else (*data.text.levels.values(), data.text.present)),
     ):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -181,21 +133,24 @@ def train_ntcl(
         rates = dict.fromkeys(HRF_PARAMETERS, stage.hrf_lr)
         trainer = Trainer(network, stage, parameter_groups(network, stage, rates), generator, out, mark)
 
+        # Epochs are compared at one weight of the text, chosen at the start; the final weights are chosen at the end.
+        start = start_weights(network, data, config.vq.near_steps)
+
         def step(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             batch = take_batch(data, data.train, rows.to(device))
-            brain, video = encode(network, batch, precision(config, device))
-            terms = ntcl_terms(network, brain, video, batch, stage)
-            return ntcl_loss(terms, stage), terms
+            encoded = encode(network, batch, precision(config, device))
+            terms = ntcl_terms(network, encoded, batch, stage, config.text)
+            return ntcl_loss(terms, stage, config.text), terms
 
         def validate(epoch: int) -> tuple[float, Iterable[tuple[str, str, float]]]:
-            scores, _ = validation_scores(network, data, config.vq.near_steps)
-            found = mean_retrieval(scores, Weights(near_steps=config.vq.near_steps))
+            scores, _ = validation_scores(network, data, config.vq.near_steps, (start.text,))
+            found = mean_retrieval(scores, start)
             rows = [
                 ("validation", name.removeprefix("continuous_"), v)
                 for name, v in found.items()
                 if "fused" not in name
             ]
-            rows += [("validation", name, v) for name, v in validation_terms(network, data, stage).items()]
+            rows += [("validation", name, v) for name, v in validation_terms(network, data, config).items()]
             return found["continuous_quality"], rows
 
         history = trainer.fit(len(data.train.clip), step, validate)
@@ -225,15 +180,14 @@ def train_ntcl(
 
 
 @torch.no_grad()
-def validation_terms(network: NeuroAlign, data: TrainingData, config: Ntcl) -> dict[str, float]:
+def validation_terms(network: NeuroAlign, data: TrainingData, config: Train) -> dict[str, float]:
     """The loss terms on (at most 512 windows of) the validation split, dropout off."""
     network.eval()
     batch = take_batch(data, data.validation, torch.arange(len(data.validation.clip))[:512])
-    terms = ntcl_terms(
-        network, network.encode_fmri(batch.brain), network.encode_video(batch.video), batch, config
-    )
+    terms = ntcl_terms(network, encode(network, batch, nullcontext()), batch, config.ntcl, config.text)
     network.train()
-    return {name: float(value) for name, value in terms.items()} | {"total": float(ntcl_loss(terms, config))}
+    total = float(ntcl_loss(terms, config.ntcl, config.text))
+    return {name: float(value) for name, value in terms.items()} | {"total": total}
 
 
 @torch.no_grad()

@@ -100,3 +100,78 @@ def test_scalers_survive_storage_pad_and_fall_back():
 
 def test_constant_units_scale_to_zero():
     assert float(np.abs(z_score(np.full((9, 1), 4.0))(np.full((2, 1), 4.0))).max()) == 0
+
+
+def captioned(n, seed=0, codes=True, share=0.7) -> Embedding:
+    """Clips with captions at some steps; nothing where there is none."""
+    clips, text = embedding(n, seed, codes), embedding(n, seed + 50, codes)
+    text = Embedding(text.steps.reshape(n, -1).copy(), text.steps, text.codes)
+    clips = Embedding(
+        np.random.default_rng(seed).standard_normal((n, 24)).astype(np.float32), clips.steps, clips.codes
+    )
+    present = np.random.default_rng(seed).random((n, 4)) < share
+    present[1] = False
+    text.steps[~present] = 0
+    text.pooled[:] = text.steps.reshape(n, -1)
+    if codes:
+        text.codes[~present] = 0
+    text.present = present
+    clips.text = text
+    return clips
+
+
+def brain_of(n) -> Embedding:
+    item = embedding(n, 9)
+    return Embedding(
+        np.random.default_rng(9).standard_normal((n, 24)).astype(np.float32), item.steps, item.codes
+    )
+
+
+def naive_sum(clips: Embedding, name: str, weight: float) -> np.ndarray:
+    """The vectors of clips, one by one: video and captions without their means, captions only where there are any."""
+    video, words = getattr(clips, name), getattr(clips.text, name)
+    steps = clips.text.steps.shape[1]
+    video, words = (x.reshape(len(x), steps, -1) for x in (video, words))
+    out = video - video.mean(0)
+    for t in range(steps):
+        here = clips.text.present[:, t]
+        if here.any():
+            out[here, t] += weight * (words[here, t] - words[here, t].mean(0))
+    return out.reshape(getattr(clips, name).shape)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_captions_are_added_to_the_video_in_every_part(weight):
+    clips, brain = captioned(12), brain_of(5)
+    parts = similarity_parts(brain, clips, 1, text=weight)
+    whole = Embedding(*(naive_sum(clips, name, weight) for name in ("pooled", "steps", "codes")))
+    # The sum has mean zero only where every clip has text; a centre of zeros leaves it as it is.
+    nothing = {name: np.zeros(x.shape[1:], np.float32) for name, x in whole.vectors().items()}
+    seven = np.arange(7)
+    expected = similarity_parts(brain, whole.take(seven), 1, None, nothing)
+    for name in ("pooled", "late", "quantised"):
+        np.testing.assert_allclose(parts[name][:, :7], expected[name], atol=1e-5)
+    if weight == 0:
+        alone = similarity_parts(brain, Embedding(clips.pooled, clips.steps, clips.codes), 1)
+        for name in alone:
+            np.testing.assert_array_equal(parts[name], alone[name])
+
+
+def test_a_clip_without_captions_is_compared_by_its_video_alone():
+    clips, brain = captioned(12), brain_of(5)
+    with_words, without = (similarity_parts(brain, clips, 1, text=w) for w in (1.0, 0.0))
+    assert np.abs(with_words["text"][:, 1]).max() == 0
+    for name in ("pooled", "late", "quantised"):
+        np.testing.assert_allclose(with_words[name][:, 1], without[name][:, 1], atol=1e-6)
+        assert np.abs(with_words[name][:, 0] - without[name][:, 0]).max() > 0.01
+
+
+def test_scalers_of_text_are_kept_and_leave_gaps_empty():
+    text = z_score(np.random.default_rng(0).normal(3, 2, (50, 4)))
+    scalers = Scalers({("", "early"): text}, {"features": text}, {"text": text})
+    again = Scalers.of(scalers.arrays())
+    present = np.array([[True, False]])
+    scaled = again.scale_text(np.zeros((1, 2, 4), np.float32), present)
+    np.testing.assert_allclose(scaled[0, 0], -text.mean / text.std, rtol=1e-5)
+    assert not scaled[0, 1].any()
+    assert Scalers.of(Scalers({("", "early"): text}, {"features": text}).arrays()).text == {}

@@ -100,6 +100,46 @@ def test_unused_quantised_part_is_named():
     assert "no weight" not in retrieval.weights_sentence([{"alpha": 0.5, "beta": 0.3}])
 
 
+@pytest.mark.parametrize(
+    ("fused", "low", "high", "said"),
+    [
+        (0.2, 0.01, 0.09, "captions help on these data"),
+        (0.2, -0.01, 0.09, "not shown that captions help"),
+        (0.1, -0.09, -0.01, "captions do harm"),
+        (0.15, 0.0, 0.0, "captions do not change the ranking"),
+    ],
+)
+def test_captions_are_praised_only_where_they_help(kit, fused, low, high, said):
+    models = {"neuroalign": fused, "neuroalign_video_only": 0.15, "neuroalign_text": 0.07}
+    full = headline_rows(kit.metric_rows(models), subject="all")
+    paired = kit.metric_rows({"neuroalign_video_only": fused - 0.15}, name="model_b")
+    paired = paired.assign(model_a="neuroalign", ci_low=low, ci_high=high)
+    text = retrieval.text_sentence(full, paired)
+    assert said in text
+    assert f"captions alone reach {percent(0.075)}" in text
+
+
+def test_the_weight_of_captions_is_told_only_of_models_that_read_them():
+    assert "captions" not in retrieval.weights_sentence([{"alpha": 1.0, "beta": 0.0}])
+    assert "captions got no weight" in retrieval.weights_sentence([{"alpha": 1.0, "beta": 0.0, "text": 0.0}])
+    assert "added to the video 0.75 times" in retrieval.weights_sentence(
+        [{"alpha": 1.0, "beta": 0.1, "text": 0.75}]
+    )
+
+
+def test_codes_of_three_modalities_are_drawn_and_told():
+    rows = [
+        ("high", 1, code, modality, count)
+        for modality, counts in {"fmri": (5, 5, 0), "video": (5, 0, 5), "text": (0, 5, 5)}.items()
+        for code, count in enumerate(counts)
+    ]
+    table = pd.DataFrame(rows, columns=["level", "depth", "code", "modality", "count"]).assign(
+        branch="seed-0"
+    )
+    assert "fmri, video and text" in codes._modality_sentence(table)
+    assert "Dots are text" in codes._by_modality(table).caption
+
+
 def test_a_baseline_that_wins_is_named():
     text = controls.ranking_sentence(pd.Series({"pooled_cca": 0.2, "neuroalign": 0.1, "ridge": 0.05}))
     assert text.startswith("The fused model does not beat every baseline: pooled CCA does better (10.0")

@@ -14,6 +14,7 @@ from neuroalign.config.train import Optimiser, Train
 from neuroalign.errors import UserError
 from neuroalign.models.losses.contrast import Content
 from neuroalign.models.model import NeuroAlign
+from neuroalign.training.codes import perplexity
 from neuroalign.training.data import batch_rows, fit_scalers, to_tensors
 from neuroalign.training.device import resolve_device
 from neuroalign.training.linear_start import RECIPES, Canonical, Recipe, correlation_sum, folds, start_linear
@@ -21,7 +22,6 @@ from neuroalign.training.loop import Trainer, parameter_groups, warmup_cosine
 from neuroalign.training.ntcl import architecture_of
 from neuroalign.training.seeds import seeded
 from neuroalign.training.validation import ValidationScores, choose_weights, rank_quality, retrieval
-from neuroalign.training.vq import perplexity
 
 
 def test_schedule_warms_up_and_falls_to_zero():

@@ -17,9 +17,10 @@ from neuroalign.fmri.series import RoiSeries
 from neuroalign.models.score import score_pairs
 from neuroalign.pairs.store import BrainWindows
 from neuroalign.training import loop
+from neuroalign.training.codes import code_assignments, code_clips
 from neuroalign.training.ntcl import train_ntcl
 from neuroalign.training.validation import retrieval
-from neuroalign.training.vq import code_assignments, code_clips, train_vq
+from neuroalign.training.vq import train_vq
 from neuroalign.video import shards
 
 TRUE_DELAYS = (4.2, 5.2, 6.4)

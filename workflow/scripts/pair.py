@@ -16,6 +16,10 @@ with job(snakemake):
     given, params = snakemake.input, snakemake.params
     text = ("run_id", "subject", "session", "task", "run", "stimulus", "stimulus_file", "trial_type")
     config = {name: getattr(params, name) for name in ("clips", "hrf", "split", "selection")}
+    captions = dict(zip(params.stimuli, map(Path, given.captions), strict=True)) if given.captions else {}
+    # Captions are named as the embeddings of their stimulus.
+    inputs = {Path(p).name: p for p in [*given.series, *given.embeddings]}
+    inputs |= {f"captions/{path.name}": path for path in captions.values()}
     build_pairs(
         read_tsv(given.presentations, text=text),
         dict(zip(params.run_ids, map(Path, given.series), strict=True)),
@@ -25,5 +29,6 @@ with job(snakemake):
         hrf=Hrf(**params.hrf),
         split=Split(**params.split),
         selection=Selection(**params.selection),
-        made_by=provenance(config, {Path(p).name: p for p in [*given.series, *given.embeddings]}),
+        caption_files=captions,
+        made_by=provenance(config, inputs),
     )

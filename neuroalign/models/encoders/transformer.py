@@ -39,7 +39,7 @@ class Block(nn.Module):
         self.gate_mlp = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (n, tokens, dim) and boolean mask (tokens, tokens) to tokens."""
+        """Tokens (n, tokens, dim) and boolean mask (tokens, tokens), or (n, 1, tokens, tokens), to tokens."""
         n, tokens, dim = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(n, tokens, 3, self.heads, dim // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -70,9 +70,16 @@ class StepTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(depth))
         self.register_buffer("mask", step_causal_mask(steps, levels), persistent=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, steps, levels, dim) to tokens of the same shape."""
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """Tokens (n, steps, levels, dim) to tokens of the same shape.
+
+        No token attends to a step that is not `present` (bool Tensor (n, steps); absent: all are), but to itself.
+        """
         x = (tokens + self.step + self.level).flatten(1, 2)
+        mask = self.mask
+        if present is not None:
+            seen = present.repeat_interleave(tokens.shape[2], dim=1)[:, None, None, :]
+            mask = mask & (seen | torch.eye(len(mask), dtype=torch.bool, device=mask.device))
         for block in self.blocks:
-            x = block(x, self.mask)
+            x = block(x, mask)
         return x.view_as(tokens)

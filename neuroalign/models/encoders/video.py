@@ -1,6 +1,6 @@
 """The video encoder: hierarchical features on clip steps to tokens of the brain's levels.
 
-Any modality that comes as features per step (text embeddings of captions, say) can use the same encoder.
+Text uses the same encoder: it is a modality of one level, of which all brain levels hear, and of which steps may be missing.
 """
 
 from __future__ import annotations
@@ -91,6 +91,18 @@ class VideoEncoder(nn.Module):
             tokens.append(x @ weight)
         return torch.stack(tokens, dim=2)
 
-    def forward(self, levels: Mapping[str, Tensor]) -> Tensor:
-        """Encode features: mapping of level to Tensor of shape (n, steps, feature dimension)."""
-        return self.mixing(self.transformer(self.local_tokens(levels)))
+    def forward(self, levels: Mapping[str, Tensor], present: Tensor | None = None) -> Tensor:
+        """Encode features.
+
+        Parameters
+        ----------
+        levels : mapping of level to Tensor of shape (n, steps, feature dimension)
+        present : bool Tensor of shape (n, steps), optional
+            Steps that there are; tokens of others are zero and nothing depends on their features.
+        """
+        tokens = self.local_tokens(levels)
+        if present is None:
+            return self.mixing(self.transformer(tokens))
+        here = present[..., None, None]
+        tokens = self.transformer(torch.where(here, tokens, 0.0), present)
+        return torch.where(here, self.mixing(tokens), 0.0)

@@ -83,9 +83,19 @@ def level_info_nce(a: Tensor, b: Tensor, targets: Tensor, scale: Tensor) -> Tens
     return torch.stack(terms).mean()
 
 
-def centred(vectors: Tensor, centre: Tensor | None = None) -> Tensor:
-    """Vectors without their mean over the batch (or without `centre`).
+def centred(vectors: Tensor, present: Tensor | None = None) -> Tensor:
+    """Vectors without their mean over the batch.
 
     What all clips share (an offset of the features of a film, say) says nothing about which clip it is.
+
+    Parameters
+    ----------
+    vectors : Tensor (n, ...)
+    present : bool Tensor (n, steps), optional
+        For vectors (n, steps, ...): the mean of each step is over the clips that have it; other steps stay zero.
     """
-    return vectors - (vectors.mean(dim=0, keepdim=True) if centre is None else centre)
+    if present is None:
+        return vectors - vectors.mean(dim=0, keepdim=True)
+    here = present.view(*present.shape, *[1] * (vectors.dim() - 2))
+    mean = (vectors * here).sum(dim=0, keepdim=True) / here.sum(dim=0, keepdim=True).clamp(min=1)
+    return torch.where(here, vectors - mean, 0.0)

@@ -35,6 +35,7 @@ def prediction_loss(
     video: Tensor,
     targets: Tensor,
     scale: Tensor,
+    present: Tensor | None = None,
 ) -> Tensor:
     r"""Mean over steps t, distances k and both directions of an InfoNCE over the batch.
 
@@ -53,6 +54,8 @@ def prediction_loss(
     targets : Tensor (n, m)
         As `contrast.soft_targets` of (presentations, clips).
     scale : Tensor
+    present : bool Tensor (m, steps), optional
+        Steps that `video` (here: text) has; nothing is predicted from or about the others.
 
     Returns
     -------
@@ -60,9 +63,20 @@ def prediction_loss(
         0 where clips have a single step.
     """
     steps, horizon = predicted_video.shape[1:3]
+    own = targets.argmax(dim=1)
+
+    def contrast(a: Tensor, b: Tensor, step: int) -> list[Tensor]:
+        if present is None:
+            return [info_nce(a, b, targets, scale)]
+        columns = present[:, step]
+        rows = columns[own]
+        if int(columns.sum()) < 2:
+            return []
+        return [info_nce(a[rows], b[columns], targets[rows][:, columns], scale)]
+
     terms = []
     for ahead in range(1, horizon + 1):
         for t in range(steps - ahead):
-            terms.append(info_nce(predicted_video[:, t, ahead - 1], video[:, t + ahead], targets, scale))
-            terms.append(info_nce(brain[:, t + ahead], predicted_brain[:, t, ahead - 1], targets, scale))
+            terms += contrast(predicted_video[:, t, ahead - 1], video[:, t + ahead], t + ahead)
+            terms += contrast(brain[:, t + ahead], predicted_brain[:, t, ahead - 1], t)
     return torch.stack(terms).mean() if terms else brain.new_zeros(())

@@ -17,6 +17,7 @@ def time_contrast(
     step_times: Tensor,
     scale: Tensor,
     neighbour_s: float,
+    present: Tensor | None = None,
 ) -> Tensor:
     r"""Step t of the brain against the steps of its own clip and of neighbouring clips of the same stimulus.
 
@@ -37,6 +38,9 @@ def time_contrast(
         Inverse temperature.
     neighbour_s : float
         0 keeps to the own clip.
+    present : bool Tensor (m, steps), optional
+        Steps that `video` (here: text) has. The others are neither candidates nor asked for; the own clip of each
+        row must have one.
     """
     n, steps, _ = brain.shape
     m = len(video)
@@ -48,12 +52,17 @@ def time_contrast(
     beside = brain_content.stimulus[:, None] == video_content.stimulus[None, :]
     candidate = same | (beside & (gap.abs() <= neighbour_s))
     offset = torch.where(same, 0.0, gap)[:, None, :, None]
+    candidate = candidate[:, None, :, None]
+    if present is not None:
+        candidate = candidate & present[None, None]
     distance = offset + step_times[None, None, None, :] - step_times[None, :, None, None]
-    targets = torch.exp(-0.5 * (distance / sigma) ** 2) * candidate[:, None, :, None]
-    masked = similarity.masked_fill(~candidate[:, None, :, None], float("-inf"))
+    targets = torch.exp(-0.5 * (distance / sigma) ** 2) * candidate
+    own = same.float().argmax(dim=1)
+    if present is not None:
+        targets = targets * present[own][:, :, None, None]
+    masked = similarity.masked_fill(~candidate, float("-inf"))
     forward = soft_cross_entropy(masked.reshape(n * steps, m * steps), targets.reshape(n * steps, m * steps))
 
-    own = same.float().argmax(dim=1)
     rows = torch.arange(n, device=brain.device)
     backward_logits = similarity[rows, :, own].transpose(1, 2)
     backward_targets = targets[rows, :, own].transpose(1, 2)

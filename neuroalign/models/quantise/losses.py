@@ -16,14 +16,16 @@ def commitment(tokens: Tensor, own: Tensor, partner: Tensor) -> Tensor:
 
     Parameters
     ----------
-    tokens, own, partner : Tensor (n, steps, levels, code_dim)
+    tokens, own, partner : Tensor (..., code_dim)
         Projected tokens, their codes, and the codes of the paired tokens of the other modality.
     """
     own_distance = (tokens - own.detach()).square().sum(dim=-1).mean()
     return own_distance + 0.5 * (tokens - partner.detach()).square().sum(dim=-1).mean()
 
 
-def code_agreement(brain: Tensor, video: Tensor, own: Tensor, targets: Tensor) -> Tensor:
+def code_agreement(
+    brain: Tensor, video: Tensor, own: Tensor, targets: Tensor, present: Tensor | None = None
+) -> Tensor:
     r"""Agreement of the code distributions of paired tokens.
 
     The symmetric cross-entropy of the distributions of clips i and j, averaged over steps and levels,
@@ -41,10 +43,17 @@ def code_agreement(brain: Tensor, video: Tensor, own: Tensor, targets: Tensor) -
     own : int Tensor (n,)
         Row of `video` that belongs to each brain window.
     targets : Tensor (n, m)
+    present : bool Tensor (m, steps), optional
+        Steps that `video` (here: text) has, at least one per clip; the average is over these.
     """
-    tokens = brain.shape[1] * brain.shape[2]
+    tokens: int | Tensor = brain.shape[1] * brain.shape[2]
     b, v = brain.flatten(1), video.flatten(1)
-    entropy = -0.5 * (b.exp() @ v.T + b @ v.exp().T) / tokens
+    v_exp = v.exp()
+    if present is not None:
+        here = present[..., None, None].expand_as(video).flatten(1)
+        v, v_exp = v * here, v_exp * here
+        tokens = present.sum(dim=1) * brain.shape[2]
+    entropy = -0.5 * (b.exp() @ v.T + b @ v_exp.T) / tokens
     pairs = entropy[torch.arange(len(own), device=own.device), own].mean()
     # Contrasted as a sum over the clip's tokens, like the log-likelihood of a code sequence, tempered by its root.
     logits = -entropy * tokens**0.5
@@ -53,5 +62,5 @@ def code_agreement(brain: Tensor, video: Tensor, own: Tensor, targets: Tensor) -
 
 
 def reconstruction(decoded: Tensor, tokens: Tensor) -> Tensor:
-    """Mean of 1 - cosine between decoded and stage-1 tokens (n, steps, levels, dim); the target has no gradient."""
+    """Mean of 1 - cosine between decoded and stage-1 tokens (..., dim); the target has no gradient."""
     return (1 - F.cosine_similarity(decoded, tokens.detach(), dim=-1)).mean()

@@ -123,17 +123,35 @@ class TokenQuantiser(nn.Module):
         return (logits / temperature).log_softmax(dim=-1)
 
     @torch.no_grad()
-    def update(self, batch: Mapping[str, Quantised], generator: torch.Generator) -> None:
-        """Update every codebook from one batch of all modalities, together."""
+    def update(
+        self,
+        batch: Mapping[str, Quantised],
+        generator: torch.Generator,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Update every codebook from one batch of all modalities, together.
+
+        `present` has a bool Tensor (n, steps) for a modality of which steps are missing: those count nothing.
+        """
+        here = {m: mask.flatten() for m, mask in (present or {}).items()}
         for level, books in enumerate(self.codebooks):
             for depth, book in enumerate(books):
                 tokens = {m: q.residuals[depth, :, :, level].flatten(0, 1) for m, q in batch.items()}
+                tokens |= {m: tokens[m][mask] for m, mask in here.items() if m in tokens}
                 book.update(book.statistics(tokens), torch.cat(list(tokens.values())), generator)
 
     @torch.no_grad()
-    def start_from(self, tokens: Mapping[str, Tensor], generator: torch.Generator, most: int = 4096) -> None:
-        """k-means start of every codebook, depth by depth, on the tokens of all modalities."""
-        projected = torch.cat([self.project(m, z).flatten(0, 1) for m, z in tokens.items()])
+    def start_from(
+        self,
+        tokens: Mapping[str, Tensor],
+        generator: torch.Generator,
+        most: int = 4096,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """k-means start of every codebook, depth by depth, on the tokens of all modalities (those `present`)."""
+        parts = {m: self.project(m, z).flatten(0, 1) for m, z in tokens.items()}
+        parts |= {m: parts[m][mask.flatten()] for m, mask in (present or {}).items()}
+        projected = torch.cat(list(parts.values()))
         if len(projected) > most:
             projected = projected[
                 torch.randperm(len(projected), generator=generator)[:most].to(projected.device)
