@@ -76,9 +76,10 @@ def _check_inputs(plan: Plan) -> None:
     if plan.engine == "fmriprep" and (problem := fmriprep.surface_problem(fmri.space)):
         problems.append(problem)
     if not plan.simulated and not plan.precomputed:
-        from neuroalign.validate import missing_stimuli
+        from neuroalign.validate import missing_stimuli, stray_stimuli
 
         problems += missing_stimuli(plan.checked, plan.presentations)
+        problems += stray_stimuli(plan.checked, plan.presentations)
     try:
         _ = plan.embedding_files
     except Problems as error:
@@ -304,6 +305,11 @@ class Plan(BrainPlan):
     def mezzanine_files(self) -> list[str]:
         """Normalised videos of all stimuli; none where features are precomputed."""
         return [] if self.precomputed else [f"{self.out}/stimuli/{stimulus}.mp4" for stimulus in self.stimuli]
+
+    @property
+    def record_files(self) -> list[str]:
+        """What was found in the films and done to them, in the order of `stimuli`; none where features are precomputed."""
+        return [file.removesuffix(".mp4") + ".json" for file in self.mezzanine_files]
 
     @cached_property
     def embedding_files(self) -> list[str]:

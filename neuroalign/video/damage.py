@@ -1,15 +1,19 @@
 """Is a film whole? And if not, at which second does it break?
 
 ffmpeg plays on where it can, and invents what is missing. So its complaints are read, what it produced is compared with
-what the file claims to hold, and where either gives cause the file is read once more to find the place.
+what the file claims to hold, and where either gives cause the file is read once more to find the place. A film that
+gives no cause is read once.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from neuroalign.video.probe import VideoInfo, open_container
+from neuroalign.video.extent import missing_bytes
+from neuroalign.video.filters import LONGEST_GAP_S
+from neuroalign.video.probe import Inspector, VideoInfo
 
 # Decoders say this of pictures that they patched without failing.
 _PATCHED = (
@@ -26,6 +30,51 @@ _TOLERANCE_S = 0.5
 _MOST = 20
 
 
+@dataclass(frozen=True)
+class Damage:
+    """Where a film breaks.
+
+    Attributes
+    ----------
+    at_s : float
+        Seconds from its beginning: every picture that is shown before is whole.
+    reason : str
+        What is wrong there, in words.
+    """
+
+    at_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A second reading of a film, up to its first bad frame; times are seconds from its beginning.
+
+    Attributes
+    ----------
+    bad_s : float or None
+        When the first picture that does not decode cleanly should appear.
+    reason : str
+        What is wrong with it.
+    end_s : float
+        End of the last packet of any stream.
+    last_s : float or None
+        When the last whole picture appears.
+    gap_s, gap_at_s : float
+        The longest time without a new frame, and when it begins.
+    frames : int
+        Whole frames.
+    """
+
+    bad_s: float | None
+    reason: str
+    end_s: float
+    last_s: float | None
+    gap_s: float
+    gap_at_s: float
+    frames: int
+
+
 def complaints(messages: Sequence[str]) -> list[str]:
     """The messages of ffmpeg that may speak of damage: its errors, and warnings of corrupt frames; without repeats.
 
@@ -39,12 +88,18 @@ def complaints(messages: Sequence[str]) -> list[str]:
 
 
 def find_damage(
-    source: str | os.PathLike, info: VideoInfo, reached_s: float, told: Sequence[str]
-) -> str | None:
-    """Say where a film breaks, or None for a whole one.
+    inspector: Inspector,
+    source: str | os.PathLike,
+    info: VideoInfo,
+    reached_s: float,
+    told: Sequence[str],
+    stalled_s: float = 0.0,
+) -> tuple[Damage | None, list[str]]:
+    """Say where a film breaks.
 
     Parameters
     ----------
+    inspector : Inspector
     source : path
     info : VideoInfo
         What `source` claims to hold.
@@ -52,72 +107,47 @@ def find_damage(
         Seconds of film that ffmpeg produced.
     told : sequence of str
         What ffmpeg complained of (see `complaints`).
+    stalled_s : float
+        How long ffmpeg had made no progress when it was stopped; 0 if it came to an end.
 
     Returns
     -------
-    str or None
-        The end of a sentence that begins with the name of the file. None also for a film at which ffmpeg complained
-        but in which every frame decodes, no time is missing and the end is where it should be.
+    damage : Damage or None
+        None for a whole film, also for one at which ffmpeg complained but in which every frame decodes, no time is
+        missing and the end is where it should be.
+    remarks : list of str
+        What is odd about the file without being damage.
     """
     frame_s = 1 / max(info.fps, 1.0)
     short = info.end_s is not None and reached_s < info.end_s - _TOLERANCE_S - 2 * frame_s
-    if not told and not short:
-        return None
-    patched = any(sign in message.lower() for message in told for sign in _PATCHED)
-    reading = _Reading(source, info, strict=patched)
-    if reading.bad_s is not None:
-        return f"is damaged: it breaks at second {reading.bad_s:.1f}; copy the file again or repair it."
-    if short and (info.end_is_exact or reading.end_s < info.end_s - _TOLERANCE_S):
-        return (
-            f"is cut off: it breaks at second {reached_s:.1f} of the {info.end_s:.1f} s it should last; "
-            "copy the file again or repair it."
+    if not (told or short or stalled_s):
+        return None, []
+    patched = stalled_s > 0 or any(sign in message.lower() for message in told for sign in _PATCHED)
+    reading = Reading(
+        **inspector.read_through(
+            source,
+            index=info.index,
+            start_s=info.start_s,
+            fps=info.fps,
+            strict=patched,
+            until_s=reached_s if stalled_s else None,
         )
+    )
+    if reading.bad_s is not None:
+        return Damage(reading.bad_s, reading.reason), []
+    if stalled_s:
+        return Damage(reached_s, f"ffmpeg made no progress for {stalled_s:.0f} s there"), []
+    if reading.gap_s > LONGEST_GAP_S:
+        return Damage(
+            reading.gap_at_s + frame_s,
+            f"there is no new picture for {reading.gap_s:.0f} s, which only wrong time stamps explain",
+        ), []
     if told and reading.gap_s > 2.5 * frame_s:
         # A pause between frames is normal in films of variable rate, but not where ffmpeg lost its way in the file.
-        return f"is damaged: {reading.gap_s:.1f} s of it are missing from second {reading.gap_at_s:.1f} on; copy it again."
-    return None
-
-
-class _Reading:
-    """A second reading of a film, frame by frame, up to its first bad frame.
-
-    Attributes
-    ----------
-    bad_s : float or None
-        Second of the first frame that does not decode cleanly.
-    end_s : float
-        End of the last packet of any stream.
-    gap_s, gap_at_s : float
-        The longest time without a new frame, and when it begins.
-    """
-
-    def __init__(self, source: str | os.PathLike, info: VideoInfo, strict: bool):
-        import av.error
-
-        self.bad_s: float | None = None
-        self.end_s = self.gap_s = self.gap_at_s = 0.0
-        self._last = 0.0
-        with open_container(source) as container:
-            stream = container.streams[info.index]
-            if strict:
-                stream.codec_context.options = {"err_detect": "explode"}
-            try:
-                for packet in container.demux():
-                    if packet.pts is not None:
-                        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                        self.end_s = max(self.end_s, end - info.start_s)
-                    if packet.stream_index == info.index:
-                        for frame in stream.decode(packet):
-                            self._take(frame, info.start_s)
-                    if self.bad_s is not None:
-                        return
-            except (av.error.FFmpegError, EOFError):
-                self.bad_s = self._last + 1 / max(info.fps, 1.0)
-
-    def _take(self, frame, start_s: float) -> None:
-        now = frame.time - start_s if frame.time is not None else self._last
-        if frame.is_corrupt and self.bad_s is None:
-            self.bad_s = now
-        if now - self._last > self.gap_s:
-            self.gap_s, self.gap_at_s = now - self._last, self._last
-        self._last = now
+        return Damage(reading.gap_at_s + frame_s, f"{reading.gap_s:.1f} s are missing"), []
+    if short and (info.end_is_exact or reading.end_s < info.end_s - _TOLERANCE_S):
+        end = min(reached_s, (reading.last_s or 0.0) + frame_s)
+        if not told and missing_bytes(source) == 0:
+            return None, [f"the header claims {info.end_s:.1f} s, but the whole file holds {end:.1f} s"]
+        return Damage(end, f"the file is cut off: it should last {info.end_s:.1f} s"), []
+    return None, []

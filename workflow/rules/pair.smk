@@ -6,6 +6,7 @@ rule pair:
         presentations=rules.index.output.presentations,
         series=PLAN.series_files,
         embeddings=PLAN.embedding_files,
+        records=PLAN.record_files,
         code=source_files("neuroalign.pairs.build"),
     output:
         clips=f"{OUT}/pairs/clips.tsv",

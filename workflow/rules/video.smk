@@ -16,7 +16,7 @@ rule normalise:
         mem_mb=2000,
         runtime=60,
     params:
-        video=PLAN.section("video", "fps", "height"),
+        video=PLAN.section("video", "fps", "height", "on_damage"),
     script:
         "../scripts/normalise.py"
 
@@ -39,6 +39,6 @@ rule embed:
         runtime=120,
         gpu=PLAN.embed_gpus,
     params:
-        video=PLAN.section("video", but=("precomputed_dir",)),
+        video=PLAN.section("video", but=("precomputed_dir", "on_damage")),
     script:
         "../scripts/embed.py"

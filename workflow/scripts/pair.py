@@ -25,5 +25,7 @@ with job(snakemake):
         hrf=Hrf(**params.hrf),
         split=Split(**params.split),
         selection=Selection(**params.selection),
+        # Features that were brought have no films, and no records of them.
+        records=dict(zip(params.stimuli, map(Path, given.records), strict=True)) if given.records else None,
         made_by=provenance(config, {Path(p).name: p for p in [*given.series, *given.embeddings]}),
     )
