@@ -28,6 +28,8 @@ _PATCHED = (
 # Containers round, and the length of the last frame is often a guess: so much may be missing from a whole film.
 _TOLERANCE_S = 0.5
 _MOST = 20
+# Broadcast streams say nowhere how long they are: ffmpeg guesses from what is there.
+_WITHOUT_CLAIM = ("mpegts", "mpeg")
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,20 @@ class Reading:
         End of the last packet of any stream.
     last_s : float or None
         When the last whole picture appears.
-    gap_s, gap_at_s : float
-        The longest time without a new frame, and when it begins.
-    frames : int
-        Whole frames.
+    step_s, longest_s, longest_at_s, hole_s, hole_at_s, ragged_at_s : float
+        How regularly pictures follow each other; see `inspection.rhythm`.
     """
 
     bad_s: float | None
     reason: str
     end_s: float
     last_s: float | None
-    gap_s: float
-    gap_at_s: float
-    frames: int
+    step_s: float
+    longest_s: float
+    longest_at_s: float
+    hole_s: float
+    hole_at_s: float
+    ragged_at_s: float | None
 
 
 def complaints(messages: Sequence[str]) -> list[str]:
@@ -118,9 +121,10 @@ def find_damage(
     remarks : list of str
         What is odd about the file without being damage.
     """
-    frame_s = 1 / max(info.fps, 1.0)
-    short = info.end_s is not None and reached_s < info.end_s - _TOLERANCE_S - 2 * frame_s
-    if not (told or short or stalled_s):
+    lacking = missing_bytes(source)
+    # The length of the last frame counts, and is often a guess; where bytes are missing, nothing is forgiven.
+    least = (info.end_s or 0.0) - (0.0 if lacking else _TOLERANCE_S) - 2 / max(info.fps, 1.0)
+    if not (told or stalled_s or lacking or reached_s < least):
         return None, []
     patched = stalled_s > 0 or any(sign in message.lower() for message in told for sign in _PATCHED)
     reading = Reading(
@@ -134,20 +138,41 @@ def find_damage(
         )
     )
     if reading.bad_s is not None:
-        return Damage(reading.bad_s, reading.reason), []
+        return Damage(_first_missing(reading), reading.reason), []
     if stalled_s:
         return Damage(reached_s, f"ffmpeg made no progress for {stalled_s:.0f} s there"), []
-    if reading.gap_s > LONGEST_GAP_S:
+    if reading.longest_s > LONGEST_GAP_S:
         return Damage(
-            reading.gap_at_s + frame_s,
-            f"there is no new picture for {reading.gap_s:.0f} s, which only wrong time stamps explain",
+            reading.longest_at_s + reading.step_s,
+            f"there is no new picture for {reading.longest_s:.0f} s, which only wrong time stamps explain",
         ), []
-    if told and reading.gap_s > 2.5 * frame_s:
+    if told and reading.hole_s:
         # A pause between frames is normal in films of variable rate, but not where ffmpeg lost its way in the file.
-        return Damage(reading.gap_at_s + frame_s, f"{reading.gap_s:.1f} s are missing"), []
-    if short and (info.end_is_exact or reading.end_s < info.end_s - _TOLERANCE_S):
-        end = min(reached_s, (reading.last_s or 0.0) + frame_s)
-        if not told and missing_bytes(source) == 0:
-            return None, [f"the header claims {info.end_s:.1f} s, but the whole file holds {end:.1f} s"]
+        return Damage(reading.hole_at_s + reading.step_s, f"{reading.hole_s:.1f} s are missing"), []
+    return _end(info, reading, reached_s, lacking, bool(told))
+
+
+def _first_missing(reading: Reading) -> float:
+    """When the first picture is due that is not there: one before the bad one may be missing without a trace."""
+    if reading.last_s is None or reading.bad_s <= reading.last_s + 1.5 * reading.step_s:
+        return reading.bad_s
+    return reading.last_s + reading.step_s
+
+
+def _end(
+    info: VideoInfo, reading: Reading, reached_s: float, lacking: int | None, told: bool
+) -> tuple[Damage | None, list[str]]:
+    """Whether a film whose every frame decodes lacks its end."""
+    last = reading.last_s if reading.ragged_at_s is None else reading.ragged_at_s
+    end = min(reached_s, last + reading.step_s)
+    if info.end_s is None or info.container in _WITHOUT_CLAIM:
+        # Nothing tells whether the last picture is whole.
+        return (Damage(last, "the file is cut off"), []) if lacking else (None, [])
+    slack = 1.5 * reading.step_s if lacking else _TOLERANCE_S + 2 * reading.step_s
+    if reading.last_s + reading.step_s >= info.end_s - slack:
+        return None, ["the end of the file is missing, but no picture of it"] if lacking else []
+    if lacking == 0 and not told:
+        return None, [f"the header claims {info.end_s:.1f} s, but the whole file holds {end:.1f} s"]
+    if info.end_is_exact or reading.end_s < info.end_s - slack:
         return Damage(end, f"the file is cut off: it should last {info.end_s:.1f} s"), []
     return None, []

@@ -1,6 +1,7 @@
 """Does a file end where its own boxes say it should? Tells a film that was cut off from one with a wrong header.
 
-Only the outermost structure of MP4 and QuickTime, Matroska and WebM, and AVI is read; other formats do not tell.
+Only the outermost structure of MP4 and QuickTime, Matroska and WebM, AVI and MPEG transport streams is read; other
+formats do not tell.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import BinaryIO
 
 # More boxes than any film has at its outermost level: fragmented films of a day stay below.
 _MOST_BOXES = 1_000_000
+_PACKETS = (188, 192, 204)
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 
@@ -36,7 +38,17 @@ def missing_bytes(path: str | os.PathLike) -> int | None:
             return _chunks(file, size)
         if head[:4] == _EBML.to_bytes(4, "big"):
             return _segment(file, size)
+        for packet in _PACKETS:
+            # A sync byte at the same place of every packet; the longer ones have four bytes before, or sixteen after.
+            if size > 4 * packet and _synced(file, packet):
+                return -size % packet
     return None
+
+
+def _synced(file: BinaryIO, packet: int) -> bool:
+    file.seek(0)
+    head = file.read(4 * packet)
+    return any(set(head[first::packet]) == {0x47} for first in (0, 4))
 
 
 def _boxes(file: BinaryIO, size: int) -> int | None:

@@ -17,7 +17,10 @@ import re
 import struct
 import sys
 import time
+from array import array
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ MOST_PIXELS = 2**26
 # Interlaced broadcasts may begin with a progressive title or the reverse: a few frames tell most of them.
 _GLANCE = 8
 _TELL_S = 0.2
+# Decoders reorder at most so many pictures: where a film is cut off, some of the last may lack those between them.
+TAIL = 17
 
 _SPACES = {
     0: "rgb",
@@ -107,21 +112,29 @@ def look(path: str) -> dict[str, Any]:
                 "scale it down first."
             )
         frames: list[av.video.frame.VideoFrame] = []
-        try:
-            for frame in container.decode(stream):
-                frames.append(frame)
-                if len(frames) == _GLANCE:
-                    break
-        except (av.error.FFmpegError, EOFError) as error:
-            if not frames:
+        keyed = False
+        for packet in _packets(container, stream):
+            keyed |= packet.is_keyframe
+            try:
+                frames += stream.decode(packet)
+            except (av.error.FFmpegError, EOFError) as error:
+                # Before the first key frame nothing can be decoded: a recording may begin anywhere.
+                if frames or not keyed:
+                    continue
                 raise Refused(
                     f"breaks at second 0: its first frame cannot be decoded ({error.strerror}); "
                     "copy the file again or convert it."
                 ) from error
+            if len(frames) >= _GLANCE:
+                break
         if not frames or not frames[0].width:
-            raise Refused("has a video stream but no frames; the file is empty or was cut off.")
+            raise Refused("has a video stream but no frames that can be decoded: it is empty, or breaks at second 0; copy the file again.")
         first = frames[0]
-        start = (container.start_time or 0) / 1_000_000
+        shift = 0.0
+        if container.start_time is None:
+            # ffmpeg itself takes off what the container announces only.
+            shift = first.time or 0.0
+        start = (container.start_time or 0) / 1_000_000 + shift
         end, exact = _end(container, stream, start)
         rotation, mirrored = _orientation(first)
         return {
@@ -140,6 +153,7 @@ def look(path: str) -> dict[str, Any]:
             "fps": float(stream.average_rate or stream.guessed_rate or 0),
             "tick_s": float(stream.time_base),
             "start_s": start,
+            "shift_s": shift,
             "lead_s": max(0.0, (first.time if first.time is not None else start) - start),
             "end_s": end,
             "end_is_exact": exact,
@@ -175,6 +189,33 @@ def _open(path: str) -> av.container.InputContainer:
             f"is not a video that can be read: it is of another kind or damaged ({error.strerror}); "
             "give a video file."
         ) from error
+
+
+def _packets(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream | None
+) -> Iterator[av.Packet]:
+    """Packets of a stream, or of all, up to what can be read of them; the stream's last one is empty (it ends decoding)."""
+    import av.error
+
+    ended = set()
+    packets = container.demux(stream) if stream is not None else container.demux()
+    while True:
+        try:
+            packet = next(packets, None)
+        except EOFError:
+            packet = None
+        except av.error.FFmpegError:
+            if stream is None:
+                raise
+            packet = None
+        if packet is None:
+            return
+        if not packet.size and packet.pts is None:
+            # Where programs of a broadcast change, a stream may be ended twice.
+            if packet.stream_index in ended:
+                continue
+            ended.add(packet.stream_index)
+        yield packet
 
 
 def _shown(container: av.container.InputContainer) -> av.video.stream.VideoStream | None:
@@ -267,14 +308,14 @@ class _Reading:
     def __init__(self, start_s: float, frame_s: float):
         self._start = start_s
         self._frame_s = frame_s
+        self._tick_s = 0.0
         self._bad: float | None = None
         self._reason = ""
-        self._end = self._gap = self._gap_at = 0.0
-        self._last: float | None = None
+        self._end = 0.0
+        self._times = array("d")
         # Time stamps of pictures that went into the decoder and did not come out yet.
         self._pending: set[float] = set()
         self._keyed = False
-        self._frames = 0
         self._told = 0.0
 
     def run(self, path: str, index: int, strict: bool, until_s: float | None) -> dict[str, Any]:
@@ -282,13 +323,14 @@ class _Reading:
 
         with _open(path) as container:
             stream = container.streams[index]
+            self._tick_s = float(stream.time_base)
             if strict:
                 stream.codec_context.options = {"err_detect": "explode"}
-            packets = container.demux()
-            while self._bad is None and (until_s is None or (self._last or 0.0) < until_s):
+            packets = _packets(container, None)
+            while self._bad is None and (until_s is None or not self._times or self._times[-1] < until_s):
                 try:
                     packet = next(packets, None)
-                except (av.error.FFmpegError, EOFError) as error:
+                except av.error.FFmpegError as error:
                     self._break(stream, error)
                     break
                 if packet is None:
@@ -303,17 +345,18 @@ class _Reading:
                     # Before the first key frame nothing can be decoded: the film was cut there, not damaged.
                     if self._keyed:
                         self._break(stream, error)
-        if self._bad is None and not self._frames:
-            self._bad, self._reason = 0.0, "no frame that can be decoded"
+        if self._bad is None and not self._times:
+            self._bad, self._reason = 0.0, "no frame can be decoded"
         return {
             "bad_s": self._bad,
             "reason": self._reason,
             "end_s": self._end,
-            "last_s": self._last,
-            "gap_s": self._gap,
-            "gap_at_s": self._gap_at,
-            "frames": self._frames,
+            "last_s": self._times[-1] if self._times else None,
+            **rhythm(self._times, self._frame_s),
         }
+
+    def _seconds(self, stamp: int) -> float:
+        return stamp * self._tick_s - self._start
 
     def _note(self, packet: av.Packet, index: int) -> None:
         if packet.pts is not None:
@@ -322,7 +365,7 @@ class _Reading:
         if packet.stream_index == index and packet.size:
             self._keyed |= packet.is_keyframe
             if packet.pts is not None and self._keyed and not packet.is_discard:
-                self._pending.add(float(packet.pts * packet.time_base) - self._start)
+                self._pending.add(self._seconds(packet.pts))
         if time.monotonic() > self._told + _TELL_S:
             # The parent takes a change of this line for progress, and only such.
             print("at", packet.pos, round(self._end, 3), flush=True)
@@ -331,32 +374,66 @@ class _Reading:
     def _take(self, frame: av.video.frame.VideoFrame) -> None:
         if self._bad is not None:
             return
-        last = self._last or 0.0
-        now = frame.time - self._start if frame.time is not None else last + self._frame_s
+        after = self._times[-1] + self._frame_s if self._times else 0.0
+        now = self._seconds(frame.pts) if frame.pts is not None else after
         if frame.is_corrupt:
-            self._bad, self._reason = now, "a frame that is damaged"
+            # A picture that should have come before may be missing altogether.
+            self._bad, self._reason = min(self._pending | {now}), "a damaged picture"
             return
-        if now - last > self._gap:
-            self._gap, self._gap_at = now - last, last
-        self._last = now
-        self._frames += 1
+        self._times.append(now)
         self._pending = {stamp for stamp in self._pending if stamp > now}
 
     def _break(self, stream: av.video.stream.VideoStream, error: Exception) -> None:
         """A packet could not be read or decoded: take what the decoder still holds of those before it."""
         import av.error
 
-        limit = min(self._pending, default=math.inf)
         with contextlib.suppress(av.error.FFmpegError, EOFError):
             for frame in stream.decode(None):
-                if frame.is_corrupt or frame.time is None or frame.time - self._start > limit + 1e-6:
+                due = min(self._pending, default=math.inf)
+                if frame.is_corrupt or frame.pts is None or self._seconds(frame.pts) > due + 1e-6:
                     break
                 self._take(frame)
-                limit = min(self._pending, default=math.inf)
         # The first time at which a picture should have appeared and none that is whole did.
-        after = (self._last + self._frame_s) if self._last is not None else 0.0
+        after = self._times[-1] + self._frame_s if self._times else 0.0
         self._bad = min(self._pending, default=after)
-        self._reason = f"a frame that cannot be decoded ({error.strerror or 'end of file'})"
+        self._reason = f"a picture that cannot be decoded ({error.strerror or 'end of file'})"
+
+
+def rhythm(times: Sequence[float], frame_s: float) -> dict[str, float]:
+    """How regularly pictures follow each other.
+
+    Parameters
+    ----------
+    times : sequence of float
+        When they appear, in seconds.
+    frame_s : float
+        What to take for the usual time from one to the next where there are too few.
+
+    Returns
+    -------
+    dict
+        `step_s`, the median time to the next; `longest_s` and `longest_at_s`, the longest and when it begins; `hole_s` and
+        `hole_at_s`, the first that is longer than nearly all (0 if none is); `ragged_at_s`, when the first pause among
+        the last `TAIL` begins, or None.
+    """
+    steps = [b - a for a, b in pairwise(times)]
+    if not steps:
+        nothing = {"longest_s": 0.0, "longest_at_s": 0.0, "hole_s": 0.0, "hole_at_s": 0.0}
+        return {"step_s": frame_s, "ragged_at_s": None, **nothing}
+    ordered = sorted(steps)
+    usual, most = ordered[len(steps) // 2], ordered[int(len(steps) * 0.95)]
+    longest = steps.index(ordered[-1])
+    hole = next((i for i, step in enumerate(steps) if step > 1.75 * max(usual, most)), None)
+    tail = range(max(0, len(steps) - TAIL), len(steps))
+    ragged = next((i for i in tail if steps[i] > 1.5 * usual), None)
+    return {
+        "step_s": usual,
+        "longest_s": steps[longest],
+        "longest_at_s": times[longest],
+        "hole_s": 0.0 if hole is None else steps[hole],
+        "hole_at_s": 0.0 if hole is None else times[hole],
+        "ragged_at_s": None if ragged is None else times[ragged],
+    }
 
 
 def command() -> list[str]:
