@@ -36,8 +36,10 @@ def film_filters(stream: Any, info: VideoInfo, fps: Fraction, size: tuple[int, i
         stream = stream.filter("bwdif", mode="send_frame", parity="auto", deint="interlaced")
     # Containers round time stamps (Matroska to milliseconds). Without this allowance of half a tick, a frame that was
     # rounded past the instant at which it begins would be missed there.
-    early = max(2, round(info.tick_s * 5e5)) + round(info.shift_s * 1e6)
-    stream = stream.filter("settb", "AVTB").filter("setpts", f"PTS-{early}")
+    early = f"PTS-{max(2, round(info.tick_s * 5e5))}"
+    # ffmpeg itself takes off a beginning that is announced.
+    begin = "" if info.start_is_announced else "-STARTPTS"
+    stream = stream.filter("settb", "AVTB").filter("setpts", early + begin)
     stream = stream.filter("select", f"isnan(prev_selected_t)+lt(t-prev_selected_t,{LONGEST_GAP_S})")
     # Dropping frames before scaling saves scaling those that nobody will see.
     stream = stream.filter("fps", fps=str(fps), start_time=0, round="up")

@@ -130,11 +130,8 @@ def look(path: str) -> dict[str, Any]:
         if not frames or not frames[0].width:
             raise Refused("has a video stream but no frames that can be decoded: it is empty, or breaks at second 0; copy the file again.")
         first = frames[0]
-        shift = 0.0
-        if container.start_time is None:
-            # ffmpeg itself takes off what the container announces only.
-            shift = first.time or 0.0
-        start = (container.start_time or 0) / 1_000_000 + shift
+        announced = container.start_time is not None
+        start = container.start_time / 1_000_000 if announced else first.time or 0.0
         end, exact = _end(container, stream, start)
         rotation, mirrored = _orientation(first)
         return {
@@ -153,7 +150,7 @@ def look(path: str) -> dict[str, Any]:
             "fps": float(stream.average_rate or stream.guessed_rate or 0),
             "tick_s": float(stream.time_base),
             "start_s": start,
-            "shift_s": shift,
+            "start_is_announced": announced,
             "lead_s": max(0.0, (first.time if first.time is not None else start) - start),
             "end_s": end,
             "end_is_exact": exact,
@@ -260,7 +257,7 @@ def _end(
     if container.format.name == "avi" and stream.frames:
         # ffmpeg shortens the duration of an AVI to what the size of the file allows; the header's count stays.
         return first + float(max(stream.frames, stream.duration or 0) * stream.time_base), True
-    if stream.duration:
+    if stream.duration and container.format.name != "nut":
         return first + float(stream.duration * stream.time_base), True
     # Matroska keeps the length of a stream in a tag, as the time stamp of its end.
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
@@ -268,7 +265,9 @@ def _end(
         hours, minutes, seconds = (Fraction(part) for part in tag.groups())
         return float(hours * 3600 + minutes * 60 + seconds) - start, True
     if container.duration:
-        return container.duration / 1_000_000, len(container.streams) == 1
+        # Where a container tells its length by the time stamp of its end, its beginning is to be taken off.
+        absolute = container.format.name == "nut" or container.format.name.startswith("matroska")
+        return container.duration / 1_000_000 - start * absolute, len(container.streams) == 1
     return None, False
 
 

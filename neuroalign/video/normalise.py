@@ -110,7 +110,7 @@ def normalise(
                 "%s is damaged: it breaks at second %.1f (%s); what comes before is kept",
                 *(Path(source).name, damage.at_s, damage.reason),
             )
-        if outcome.stalled or outcome.code != 0:
+        if outcome.stalled or outcome.code != 0 or not outcome.frames:
             reason = outcome.messages[-1] if outcome.messages else f"exit status {outcome.code}"
             raise UserError(
                 f"{source} could not be normalised by ffmpeg after second {outcome.frames / float(fps):.1f}: {reason}"

@@ -54,8 +54,8 @@ class VideoInfo:
         Seconds between two time stamps that the container can tell apart.
     start_s : float
         Time stamp of the container's beginning, which is t = 0 of a player.
-    shift_s : float
-        The part of it that the container does not announce, so that ffmpeg leaves it in.
+    start_is_announced : bool
+        False if the container does not tell, so that it is the time stamp of the first picture.
     lead_s : float
         Seconds from there to the first picture.
     end_s : float or None
@@ -83,7 +83,7 @@ class VideoInfo:
     fps: float
     tick_s: float
     start_s: float
-    shift_s: float
+    start_is_announced: bool
     lead_s: float
     end_s: float | None
     end_is_exact: bool
