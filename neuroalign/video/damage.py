@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuroalign.video.extent import missing_bytes
-from neuroalign.video.filters import LONGEST_GAP_S
 from neuroalign.video.probe import Inspector, VideoInfo
 
 # Decoders say this of pictures that they patched without failing.
@@ -28,6 +27,8 @@ _PATCHED = (
 # Containers round, and the length of the last frame is often a guess: so much may be missing from a whole film.
 _TOLERANCE_S = 0.5
 _MOST = 20
+# A pause this long is no slide that is shown for a while but a broken clock.
+LONGEST_GAP_S = 3600
 # Broadcast streams say nowhere how long they are: ffmpeg guesses from what is there.
 _WITHOUT_CLAIM = ("mpegts", "mpeg")
 
@@ -97,6 +98,7 @@ def find_damage(
     reached_s: float,
     told: Sequence[str],
     stalled_s: float = 0.0,
+    suspect: bool = False,
 ) -> tuple[Damage | None, list[str]]:
     """Say where a film breaks.
 
@@ -112,6 +114,8 @@ def find_damage(
         What ffmpeg complained of (see `complaints`).
     stalled_s : float
         How long ffmpeg had made no progress when it was stopped; 0 if it came to an end.
+    suspect : bool
+        Whether the film shall be read again in any case.
 
     Returns
     -------
@@ -124,7 +128,7 @@ def find_damage(
     lacking = missing_bytes(source)
     # The length of the last frame counts, and is often a guess; where bytes are missing, nothing is forgiven.
     least = (info.end_s or 0.0) - (0.0 if lacking else _TOLERANCE_S) - 2 / max(info.fps, 1.0)
-    if not (told or stalled_s or lacking or reached_s < least):
+    if not (told or stalled_s or suspect or lacking or reached_s < least):
         return None, []
     patched = stalled_s > 0 or any(sign in message.lower() for message in told for sign in _PATCHED)
     reading = Reading(

@@ -8,8 +8,6 @@ from typing import Any
 from neuroalign.video.probe import VideoInfo
 from neuroalign.video.tone import needs_table
 
-# A pause this long is no slide that is shown for a while but a broken clock, and every second of it would be encoded.
-LONGEST_GAP_S = 3600
 TABLE = "tone.cube"
 _LUT_PIXELS = "gbrp12le"
 
@@ -40,7 +38,6 @@ def film_filters(stream: Any, info: VideoInfo, fps: Fraction, size: tuple[int, i
     # ffmpeg itself takes off a beginning that is announced.
     begin = "" if info.start_is_announced else "-STARTPTS"
     stream = stream.filter("settb", "AVTB").filter("setpts", early + begin)
-    stream = stream.filter("select", f"isnan(prev_selected_t)+lt(t-prev_selected_t,{LONGEST_GAP_S})")
     # Dropping frames before scaling saves scaling those that nobody will see.
     stream = stream.filter("fps", fps=str(fps), start_time=0, round="up")
     matrix = _matrix(info)

@@ -41,6 +41,8 @@ _GLANCE = 8
 _TELL_S = 0.2
 # Decoders reorder at most so many pictures: where a film is cut off, some of the last may lack those between them.
 TAIL = 17
+# A picture that repeats the one before says so for every block, in a few bits for whole rows of them.
+_STILL_BYTES = 100
 
 _SPACES = {
     0: "rgb",
@@ -74,13 +76,13 @@ class Refused(Exception):
 def serve() -> None:
     """Answer questions, one JSON object a line on standard input, until there are no more.
 
-    Answers are lines ``answer <JSON>``: ``{"refused": sentence}`` or what `look` and `read_through` return. Lines
+    Answers are lines ``answer <JSON>``: ``{"refused": sentence}`` or what the functions in `_ANSWERS` return. Lines
     ``at <anything>`` between them say that work is being done.
     """
     for line in sys.stdin:
         question = json.loads(line)
         try:
-            answer = (look if question.pop("do") == "look" else read_through)(**question)
+            answer = _ANSWERS[question.pop("do")](**question)
         except Refused as refusal:
             answer = {"refused": str(refusal)}
         print("answer", json.dumps(answer), flush=True)
@@ -433,6 +435,23 @@ def rhythm(times: Sequence[float], frame_s: float) -> dict[str, float]:
         "hole_at_s": 0.0 if hole is None else times[hole],
         "ragged_at_s": None if ragged is None else times[ragged],
     }
+
+
+def longest_still(path: str) -> dict[str, Any]:
+    """How long nothing changes in a mezzanine: ``frames``, the longest run of pictures that hold next to no bytes.
+
+    Key frames, which come every second, are passed over.
+    """
+    run = longest = 0
+    with _open(path) as container:
+        for packet in container.demux(video=0):
+            if not packet.is_keyframe:
+                run = run + 1 if packet.size < _STILL_BYTES else 0
+            longest = max(longest, run)
+    return {"frames": longest}
+
+
+_ANSWERS = {"look": look, "read": read_through, "still": longest_still}
 
 
 def command() -> list[str]:

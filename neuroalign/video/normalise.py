@@ -20,7 +20,7 @@ from typing import Any
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.io import atomic_path, provenance, write_json
-from neuroalign.video.damage import Damage, complaints, find_damage
+from neuroalign.video.damage import LONGEST_GAP_S, Damage, complaints, find_damage
 from neuroalign.video.ffmpeg import Outcome, ffmpeg_exe, ffmpeg_version, run_ffmpeg
 from neuroalign.video.filters import TABLE, film_filters, steps
 from neuroalign.video.inspection import FORMATS
@@ -94,16 +94,21 @@ def normalise(
             return run_ffmpeg(command, stall_s, longest, folder)
 
         logger.info("normalising %s to %d x %d at %s frames/s", Path(source).name, *size, fps)
-        outcome = run(longest)
+        endless = (info.end_s or 0) > LONGEST_S
+        outcome = run(1 if endless else longest)
+        endless |= outcome.endless or outcome.frames >= longest
         reached = outcome.frames / float(fps)
-        if outcome.endless or outcome.frames >= longest:
+        # A clock that jumps ahead shows as a still of hours, which nothing else would tell from a film.
+        whole = reached > LONGEST_GAP_S and outcome.code == 0
+        still = whole and inspector.longest_still(made) / float(fps) > 0.9 * LONGEST_GAP_S
+        told = complaints(outcome.messages)
+        stalled_s = stall_s if outcome.stalled else 0.0
+        damage, remarks = find_damage(inspector, source, info, reached, told, stalled_s, endless or still)
+        if damage is None and endless:
             raise UserError(
                 f"{source} lasts more than {LONGEST_S / 3600:.0f} hours by its time stamps, which must be wrong; "
                 "convert it, or cut it into films."
             )
-        told = complaints(outcome.messages)
-        stalled_s = stall_s if outcome.stalled else 0.0
-        damage, remarks = find_damage(inspector, source, info, reached, told, stalled_s)
         if damage is not None:
             outcome = run(_whole_frames(source, damage, fps, config.on_damage))
             logger.warning(

@@ -166,6 +166,10 @@ class Inspector:
         """
         return self._answer(path, {"do": "read", **how})
 
+    def longest_still(self, path: str | os.PathLike) -> int:
+        """As `inspection.longest_still`: frames of a mezzanine in which nothing changes."""
+        return self._answer(path, {"do": "still"})["frames"]
+
     def _answer(self, path: str | os.PathLike, question: dict[str, Any]) -> dict[str, Any]:
         if self._child is None:
             self._child = Child(inspection.command(), asked=True)

@@ -18,7 +18,7 @@ from typing import IO
 _FIRST, _LAST = 200, 20
 _LONGEST_LINE = 1 << 20
 # A killed process may be stuck in the kernel (a file server that is gone); it is then left to the system.
-_PATIENCE_S = 10.0
+_PATIENCE_S, _LAST_WORDS_S = 10.0, 2.0
 
 
 class Child:
@@ -43,6 +43,7 @@ class Child:
             errors="replace",
             cwd=folder,
         )
+        self._stopped = False
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._first: list[str] = []
         self._last: deque[str] = deque(maxlen=_LAST)
@@ -87,7 +88,10 @@ class Child:
         if self._process.poll() is None:
             self._process.kill()
         code = self.wait(_PATIENCE_S)
-        self._listener.join(_PATIENCE_S)
+        if not self._stopped:
+            # What it left behind (a process of its own) may keep the pipe open.
+            self._listener.join(_LAST_WORDS_S)
+        self._stopped = True
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
