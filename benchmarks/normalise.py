@@ -67,9 +67,7 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
         began = time.perf_counter()
         normalise(source, folder / "out.mp4", folder / "out.json", config, threads=options.threads)
         made = time.perf_counter() - began
-        frames = sum(
-            len(batch) for _, batch in iterate_frames(folder / "out.mp4", threads=options.threads)
-        )
+        frames = sum(len(batch) for _, batch in iterate_frames(folder / "out.mp4", threads=options.threads))
         ours = time.perf_counter() - began
         ratios.append(ours / alone)
         parts.append((alone, made, ours - made))

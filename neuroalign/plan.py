@@ -79,7 +79,7 @@ def _check_inputs(plan: Plan) -> None:
         from neuroalign.validate import missing_stimuli, stray_stimuli
 
         problems += missing_stimuli(plan.checked, plan.presentations)
-        problems += stray_stimuli(plan.checked, plan.presentations)
+        problems += stray_stimuli(plan.checked, plan.presentations).values()
     try:
         _ = plan.embedding_files
     except Problems as error:

@@ -304,11 +304,13 @@ def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
         yield from _features(config, shown)
         return
     yield from missing_stimuli(config, shown)
-    yield from stray_stimuli(config, shown)
+    outside = stray_stimuli(config, shown)
+    yield from outside.values()
     from neuroalign.video.probe import Inspector
 
+    files = {file for file in shown["stimulus_file"].unique() if os.path.lexists(file)}
     with Inspector() as inspector:
-        for file in sorted(file for file in shown["stimulus_file"].unique() if os.path.lexists(file)):
+        for file in sorted(files - set(outside)):
             try:
                 inspector.probe(file)
             except UserError as error:
@@ -341,8 +343,8 @@ def missing_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def stray_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
-    """A sentence per stimulus file that a link takes out of the dataset.
+def stray_stimuli(config: Config, shown: pd.DataFrame) -> dict[str, str]:
+    """The stimulus files that a link takes out of the dataset, each with a sentence.
 
     Parameters
     ----------
@@ -352,7 +354,7 @@ def stray_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     """
     from neuroalign.bids.stimulus_files import strays
 
-    yield from strays(shown["stimulus_file"].unique(), _stimuli_folder(config), config.dataset.bids_dir)
+    return strays(shown["stimulus_file"].unique(), _stimuli_folder(config), config.dataset.bids_dir)
 
 
 def _stimuli_folder(config: Config) -> str:

@@ -64,6 +64,14 @@ def test_a_dangling_stimulus_is_left_to_the_job_that_reads_it(values, tmp_path):
     assert make_plan(values).stimuli == list(FILMS)
 
 
+def test_a_stimulus_that_links_out_of_the_dataset_is_refused(values, tmp_path):
+    (tmp_path / "private.mp4").write_text("private")
+    (tmp_path / "bids/stimuli/one.mp4").unlink()
+    (tmp_path / "bids/stimuli/one.mp4").symlink_to(tmp_path / "private.mp4")
+    with pytest.raises(UserError, match=r"stimuli/one\.mp4 leads to .*private\.mp4, outside"):
+        make_plan(values)
+
+
 def test_all_unusable_features_are_told_together(values, tmp_path):
     values["video"] = {"backbone": "precomputed", "precomputed_dir": str(tmp_path / "features")}
     with pytest.raises(UserError, match="is not a folder") as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 
-def strays(files: Iterable[str], stimuli_dir: str | os.PathLike, bids_dir: str | os.PathLike) -> Iterator[str]:
-    """A sentence for every stimulus file that is, or lies behind, a link which leads elsewhere.
+def strays(
+    files: Iterable[str], stimuli_dir: str | os.PathLike, bids_dir: str | os.PathLike
+) -> dict[str, str]:
+    """The stimulus files that are, or lie behind, links which lead elsewhere, each with a sentence.
 
     Allowed are targets in the stimuli folder, in the dataset, and, because that is where git-annex and DataLad keep
     content, in ``.git/annex/objects`` of the repository that holds the link. A stimuli folder that is itself a link is
@@ -24,6 +26,7 @@ def strays(files: Iterable[str], stimuli_dir: str | os.PathLike, bids_dir: str |
     roots = [os.path.realpath(stimuli_dir), os.path.realpath(bids_dir)]
     real_folder = cache(os.path.realpath)
     annex = cache(_annex)
+    found = {}
     for file in files:
         folder = real_folder(os.path.dirname(file))
         target = os.path.join(folder, os.path.basename(file))
@@ -31,10 +34,11 @@ def strays(files: Iterable[str], stimuli_dir: str | os.PathLike, bids_dir: str |
             target = os.path.realpath(target)
         allowed = [*roots, annex(folder)]
         if os.path.exists(target) and not any(r and Path(target).is_relative_to(r) for r in allowed):
-            yield (
+            found[file] = (
                 f"The stimulus {file} leads to {target}, outside of the stimuli folder and the dataset, and only files inside "
                 "are read; copy it there, or set dataset.stimuli_dir to the folder that holds the files."
             )
+    return found
 
 
 def _annex(folder: str) -> str | None:

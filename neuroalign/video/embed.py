@@ -49,7 +49,8 @@ def embed(
         destination,
         embedding,
         provenance(
-            config.model_dump(mode="json", exclude={"device", "precomputed_dir", "on_damage"}), {"mezzanine": mezzanine}
+            config.model_dump(mode="json", exclude={"device", "precomputed_dir", "on_damage"}),
+            {"mezzanine": mezzanine},
         ),
     )
     return embedding

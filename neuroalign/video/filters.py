@@ -112,7 +112,9 @@ def steps(info: VideoInfo, fps: Fraction, size: tuple[int, int]) -> list[str]:
     if info.transparent:
         found.append("laid transparent pixels on black")
     if info.transfer in ("pq", "hlg"):
-        found.append(f"compressed the high dynamic range ({info.transfer.upper()}) to that of standard screens")
+        found.append(
+            f"compressed the high dynamic range ({info.transfer.upper()}) to that of standard screens"
+        )
     elif needs_table(info.transfer, info.primaries):
         found.append(f"converted colours from {info.primaries} primaries")
     found.append(f"scaled from {info.width} x {info.height} to {size[0]} x {size[1]}")

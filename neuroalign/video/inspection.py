@@ -130,7 +130,9 @@ def look(path: str) -> dict[str, Any]:
             if len(frames) >= _GLANCE:
                 break
         if not frames or not frames[0].width:
-            raise Refused("has a video stream but no frames that can be decoded: it is empty, or breaks at second 0; copy the file again.")
+            raise Refused(
+                "has a video stream but no frames that can be decoded: it is empty, or breaks at second 0; copy the file again."
+            )
         first = frames[0]
         announced = container.start_time is not None
         start = container.start_time / 1_000_000 if announced else first.time or 0.0
@@ -175,7 +177,9 @@ def _open(path: str) -> av.container.InputContainer:
         with open(path, "rb") as file:
             head = file.read(12)
         if isinstance(error, EOFError):
-            raise Refused("holds no frames: it ends after its header; copy or make the file again.") from error
+            raise Refused(
+                "holds no frames: it ends after its header; copy or make the file again."
+            ) from error
         if head[4:8] == b"ftyp":
             # MP4 and QuickTime keep their index at the end unless told otherwise.
             raise Refused(
@@ -457,5 +461,7 @@ _ANSWERS = {"look": look, "read": read_through, "still": longest_still}
 def command() -> list[str]:
     """The command that runs `serve` with this interpreter and this copy of the package."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from neuroalign.video.inspection import serve; serve()"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from neuroalign.video.inspection import serve; serve()"
+    )
     return [sys.executable, "-c", code, root]

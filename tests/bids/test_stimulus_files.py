@@ -25,7 +25,7 @@ def dataset(tmp_path):
 
 def _strays(root: Path, *names: str, stimuli: Path | None = None) -> list[str]:
     folder = stimuli or root / "stimuli"
-    return list(strays([str(folder / name) for name in names], folder, root))
+    return list(strays([str(folder / name) for name in names], folder, root).values())
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,15 @@ def _normalise(source, folder, **config):
 def _numbers(times=NUMBERED, fps=8, start=0.0):
     """Numbers that a film with one frame per time shows at each tick."""
     count = int(np.ceil(float(times[-1] + Fraction(1, 25) - times[0]) * fps))
-    return [max((k for k, t in enumerate(times) if t - times[0] <= i / fps - start + 1e-9), default=0) for i in range(count)]
+    return [
+        max((k for k, t in enumerate(times) if t - times[0] <= i / fps - start + 1e-9), default=0)
+        for i in range(count)
+    ]
 
 
 NAMES = [
     "with space.mp4",
-    "it's \"quoted\".mp4",
+    'it\'s "quoted".mp4',
     "-dash.mp4",
     "%d.mp4",
     "frame%03d.mp4",
@@ -56,7 +59,8 @@ def test_names_are_only_names(write_numbered, read_number, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     # A transport stream has 33 bits of 90 kHz: from 95443.7 s on its clock starts anew, here within the film.
-    ("suffix", "shift"), [("mp4", 5000), ("mkv", 5000), ("nut", 5000), ("ts", 5000), ("ts", 95442.9), ("flv", 60)]
+    ("suffix", "shift"),
+    [("mp4", 5000), ("mkv", 5000), ("nut", 5000), ("ts", 5000), ("ts", 95442.9), ("flv", 60)],
 )
 def test_time_stamps_may_begin_anywhere(write_numbered, read_number, ffmpeg, tmp_path, suffix, shift):
     film = write_numbered(tmp_path / "in.mp4", NUMBERED, options={"bf": "0"})
@@ -245,7 +249,9 @@ def test_a_picture_named_mp4(ffmpeg, tmp_path, suffix):
         probe(tmp_path / "a.mp4")
 
 
-@pytest.mark.parametrize("head", [b"version https://git-lfs.github.com/spec/v1\n", b"/annex/objects/MD5E-s1\n"])
+@pytest.mark.parametrize(
+    "head", [b"version https://git-lfs.github.com/spec/v1\n", b"/annex/objects/MD5E-s1\n"]
+)
 def test_a_pointer_to_content_elsewhere(tmp_path, head):
     (tmp_path / "a.mp4").write_bytes(head + b"oid sha256:0\n")
     with pytest.raises(UserError, match="pointer to content that is not here"):

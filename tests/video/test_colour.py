@@ -109,7 +109,9 @@ def test_our_table_agrees_with_another_tone_mapping(ffmpeg, tmp_path):
         *("-frames:v", 3, "-f", "rawvideo", tmp_path / "theirs.raw"),
     )
     theirs = np.fromfile(tmp_path / "theirs.raw", np.uint8).reshape(3, 96, 96, 3)[2].astype(float)
-    ffmpeg("-i", tmp_path / "in.mkv", "-frames:v", 3, *("-pix_fmt", "rgb24", "-f", "rawvideo", tmp_path / "raw"))
+    ffmpeg(
+        "-i", tmp_path / "in.mkv", "-frames:v", 3, *("-pix_fmt", "rgb24", "-f", "rawvideo", tmp_path / "raw")
+    )
     untreated = np.fromfile(tmp_path / "raw", np.uint8).reshape(3, 96, 96, 3)[2].astype(float)
     assert np.abs(ours - theirs).mean() < 0.5 * np.abs(untreated - theirs).mean()
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.97

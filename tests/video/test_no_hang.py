@@ -71,8 +71,14 @@ def broken_inspector(monkeypatch):
     ("script", "words"),
     [
         ("import time; time.sleep(600)", "made no progress for 1 s"),
-        ("import time\nwhile True: print('at 5 1.0', flush=True); time.sleep(0.02)", "made no progress for 1 s"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"brings the decoder down \(exit status -11\)"),
+        (
+            "import time\nwhile True: print('at 5 1.0', flush=True); time.sleep(0.02)",
+            "made no progress for 1 s",
+        ),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+            r"brings the decoder down \(exit status -11\)",
+        ),
         ("pass", "brings the decoder down"),
     ],
 )
@@ -84,7 +90,9 @@ def test_a_decoder_that_spins_or_dies_is_one_sentence(broken_inspector, pattern,
     assert time.monotonic() - began < 8
 
 
-def test_the_next_file_is_inspected_after_one_that_brought_the_process_down(broken_inspector, pattern, monkeypatch):
+def test_the_next_file_is_inspected_after_one_that_brought_the_process_down(
+    broken_inspector, pattern, monkeypatch
+):
     real = inspection.command
     with Inspector(stall_s=30) as inspector:
         broken_inspector("pass")
