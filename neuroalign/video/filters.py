@@ -46,44 +46,28 @@ def film_filters(stream: Any, info: VideoInfo, fps: Fraction, size: tuple[int, i
         stream = stream.filter("scale", in_color_matrix=matrix).filter("format", "gbrap")
         stream = stream.filter("premultiply", inplace=1).filter("format", "gbrp")
         matrix = "auto"
-    width, height = size[::-1] if info.lies_on_its_side else size
-    flags = "area+accurate_rnd" if info.width > 2 * width else "bicubic+accurate_rnd"
+    # ffmpeg has turned the picture already.
+    shown = info.height if info.lies_on_its_side else info.width
+    flags = "area+accurate_rnd" if shown > 2 * size[0] else "bicubic+accurate_rnd"
     if needs_table(info.transfer, info.primaries):
-        stream = stream.filter("scale", width, height, flags=flags, in_color_matrix=matrix)
+        stream = stream.filter("scale", *size, flags=flags, in_color_matrix=matrix)
         stream = stream.filter("format", _LUT_PIXELS).filter("lut3d", file=TABLE, interp="tetrahedral")
         matrix = "auto"
     # decord assumes BT.601 unless told otherwise, and so do we: one matrix for all, and written in the file.
     stream = stream.filter(
         "scale",
-        width,
-        height,
+        *size,
         flags=flags,
         in_color_matrix=matrix,
         out_color_matrix="bt601",
         out_range="tv",
     )
-    for name, arguments in _turns(info):
-        stream = stream.filter(name, **arguments)
-    # What the frames carry beside their pixels (that they should be turned, how bright they may be) is done now.
+    # What the frames carry beside their pixels (how bright they may be, captions) is done with.
     stream = stream.filter("sidedata", mode="delete")
     stream = stream.filter("setsar", 1).filter("format", "yuv420p")
     return stream.filter(
         "setparams", colorspace="smpte170m", color_primaries="bt709", color_trc="bt709", range="tv"
     )
-
-
-def _turns(info: VideoInfo) -> list[tuple[str, dict[str, Any]]]:
-    """Filters that make the picture upright, as players do: a flip, then a turn."""
-    turns: list[tuple[str, dict[str, Any]]] = [("hflip", {})] if info.mirrored else []
-    if info.rotation == 90:
-        turns.append(("transpose", {"dir": "cclock"}))
-    elif info.rotation == 180:
-        turns += [("hflip", {}), ("vflip", {})]
-    elif info.rotation == 270:
-        turns.append(("transpose", {"dir": "clock"}))
-    elif info.rotation:
-        turns.append(("rotate", {"angle": f"-{info.rotation:.3f}*PI/180"}))
-    return turns
 
 
 def _matrix(info: VideoInfo) -> str:

@@ -205,8 +205,6 @@ def build_command(
         format_whitelist=FORMATS,
         protocol_whitelist="file",
         threads=threads,
-        # The filters turn the picture: what ffmpeg does by itself differs from version to version.
-        noautorotate=None,
     )[str(info.index)]
     output = film_filters(stream, info, fps, size).output(
         f"file:{os.path.abspath(destination)}",

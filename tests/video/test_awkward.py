@@ -90,7 +90,9 @@ def test_an_edit_list_says_where_the_film_begins(write_numbered, read_number, ff
     film = write_numbered(tmp_path / "in.mp4", NUMBERED)
     ffmpeg("-ss", 0.72, "-i", film, "-c", "copy", tmp_path / "cut.mp4")
     _, frames = _normalise(tmp_path / "cut.mp4", tmp_path)
-    assert [read_number(f) for f in frames] == [min(int(18 + i / 8 * 25 + 1e-6), 49) for i in range(11)]
+    # Old versions of ffmpeg forget how long the last frame of such a film lasts.
+    assert [read_number(f) for f in frames[:10]] == [int(18 + i / 8 * 25 + 1e-6) for i in range(10)]
+    assert len(frames) in (10, 11)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi", "gif"])

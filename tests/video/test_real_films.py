@@ -93,13 +93,16 @@ def test_the_pictures_are_those_that_a_player_shows(shared_data, tmp_path, name)
         ours = av.VideoFrame.from_ndarray(frames[tick], format="rgb24")
         high, wide = pictures.shape[1:]
         ours = ours.reformat(wide, high, format="gray").to_ndarray().astype(float)
-        expected = max(int(np.searchsorted(shown, tick / 8 + 1e-4)) - 1, 0)
-        distance = np.abs(ours - pictures[expected]).mean()
-        assert np.corrcoef(pictures[expected].ravel(), ours.ravel())[0, 1] > 0.95
+        # Versions of ffmpeg differ by the milliseconds that the sound needs to begin, which moves the film's beginning.
+        moments = tick / 8 + np.array([-0.008, 1e-4, 0.008])
+        expected = sorted({max(int(np.searchsorted(shown, m)) - 1, 0) for m in moments})
+        distances = {k: np.abs(ours - pictures[k]).mean() for k in expected}
+        best = min(distances, key=distances.get)
+        assert np.corrcoef(pictures[best].ravel(), ours.ravel())[0, 1] > 0.95
         # Scaling and coding leave a grey level or two; any frame near by that looks different must be farther away.
-        for other in pictures[max(0, expected - 3) : expected + 4]:
-            if np.abs(other - pictures[expected]).mean() > 3:
-                assert np.abs(ours - other).mean() > distance, (tick, expected)
+        for other in pictures[max(0, best - 3) : best + 4]:
+            if np.abs(other - pictures[best]).mean() > 3:
+                assert np.abs(ours - other).mean() > distances[best], (tick, expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
