@@ -79,6 +79,7 @@ def normalise(
     fps = exact_rate(config.fps)
     longest = math.ceil(LONGEST_S * fps)
     with Inspector(stall_s) as inspector, TemporaryDirectory() as folder, atomic_path(destination) as made:
+        version = ffmpeg_version()
         info = inspector.probe(source)
         size = mezzanine_size(info.aspect, config.height)
         if max(size) > LARGEST_SIDE:
@@ -133,7 +134,7 @@ def normalise(
         "damage": None if damage is None else {"at_s": damage.at_s, "reason": damage.reason},
         "done": steps(info, fps, size) + _kept(damage),
         "warnings": told + remarks,
-        "ffmpeg": ffmpeg_version(),
+        "ffmpeg": version,
         "provenance": provenance(
             {"fps": config.fps, "height": config.height, "on_damage": config.on_damage}, {"video": source}
         ),

@@ -145,6 +145,8 @@ class Inspector:
         self._child: Child | None = None
 
     def __enter__(self) -> Inspector:
+        # Its process gets ready while the parent does other things.
+        self._start()
         return self
 
     def __exit__(self, *_) -> None:
@@ -171,8 +173,7 @@ class Inspector:
         return self._answer(path, {"do": "still"})["frames"]
 
     def _answer(self, path: str | os.PathLike, question: dict[str, Any]) -> dict[str, Any]:
-        if self._child is None:
-            self._child = Child(inspection.command(), asked=True)
+        self._start()
         self._child.ask(json.dumps({**question, "path": os.path.abspath(path)}))
         moved, at = time.monotonic(), ""
         while True:
@@ -198,6 +199,10 @@ class Inspector:
                 return answer
             if line != at:
                 moved, at = time.monotonic(), line
+
+    def _start(self) -> None:
+        if self._child is None:
+            self._child = Child(inspection.command(), asked=True)
 
     def _end(self) -> int | None:
         child, self._child = self._child, None
