@@ -64,7 +64,7 @@ class Reading:
     last_s : float or None
         When the last whole picture appears.
     step_s, longest_s, longest_at_s, hole_s, hole_at_s, ragged_at_s : float
-        How regularly pictures follow each other; see `inspection.rhythm`.
+        How regularly pictures follow each other; see `reading.rhythm`.
     """
 
     bad_s: float | None

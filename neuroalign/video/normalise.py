@@ -20,10 +20,10 @@ from typing import Any
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.io import atomic_path, provenance, write_json
+from neuroalign.video.containers import FORMATS
 from neuroalign.video.damage import LONGEST_GAP_S, Damage, complaints, find_damage
 from neuroalign.video.ffmpeg import Outcome, ffmpeg_exe, ffmpeg_version, run_ffmpeg
 from neuroalign.video.filters import TABLE, film_filters, steps
-from neuroalign.video.inspection import FORMATS
 from neuroalign.video.probe import Inspector, VideoInfo
 from neuroalign.video.tone import needs_table, write_table
 from neuroalign.video.windows import exact_rate

@@ -159,7 +159,7 @@ class Inspector:
         return VideoInfo(**answer | {"streams": tuple(answer["streams"])})
 
     def read_through(self, path: str | os.PathLike, **how: Any) -> dict[str, Any]:
-        """Decode a film up to its first bad frame; see `inspection.read_through`.
+        """Decode a film up to its first bad frame; see `reading.read_through`.
 
         Raises
         ------
@@ -169,7 +169,7 @@ class Inspector:
         return self._answer(path, {"do": "read", **how})
 
     def longest_still(self, path: str | os.PathLike) -> int:
-        """As `inspection.longest_still`: frames of a mezzanine in which nothing changes."""
+        """As `reading.longest_still`: frames of a mezzanine in which nothing changes."""
         return self._answer(path, {"do": "still"})["frames"]
 
     def _answer(self, path: str | os.PathLike, question: dict[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,7 @@ def test_very_large_pictures(ffmpeg, tmp_path):
     assert frames.shape == (8, 64, 114, 3)
 
 
+@pytest.mark.slow
 def test_pictures_too_large_for_memory_are_refused_before_they_are_decoded(ffmpeg, tmp_path):
     ffmpeg(
         *("-f", "lavfi", "-i", "color=blue:s=16000x8000:r=1:d=1", "-frames:v", 1, "-c:v", "png"),

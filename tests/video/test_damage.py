@@ -13,8 +13,8 @@ from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.video.decode import iterate_frames
 from neuroalign.video.extent import missing_bytes
-from neuroalign.video.inspection import rhythm
 from neuroalign.video.normalise import normalise
+from neuroalign.video.reading import rhythm
 
 KINDS = ("mp4", "mkv", "ts", "avi", "flv", "frag.mp4")
 TRUNCATE = Video(on_damage="truncate", height=96)

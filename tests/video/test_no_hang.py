@@ -93,13 +93,11 @@ def test_a_decoder_that_spins_or_dies_is_one_sentence(broken_inspector, pattern,
 def test_the_next_file_is_inspected_after_one_that_brought_the_process_down(
     broken_inspector, pattern, monkeypatch
 ):
-    real = inspection.command
+    broken_inspector("pass")
     with Inspector(stall_s=30) as inspector:
-        broken_inspector("pass")
         with pytest.raises(UserError):
             inspector.probe(pattern)
         monkeypatch.undo()
-        assert inspection.command is real or inspection.command() == real()
         assert inspector.probe(pattern).width == 320
 
 
@@ -139,7 +137,7 @@ def test_or_is_kept_up_to_there(pattern, tmp_path, monkeypatch):
     assert record["damage"]["at_s"] == 2.5
 
 
-@pytest.mark.parametrize("jump", [4000, 90000])
+@pytest.mark.parametrize("jump", [pytest.param(4000, marks=pytest.mark.slow), 90000])
 def test_time_stamps_that_jump_by_hours_are_damage_not_hours_of_a_still(
     write_numbered, read_number, tmp_path, jump
 ):
