@@ -79,9 +79,10 @@ def _check_inputs(plan: Plan) -> None:
     if plan.engine == "fmriprep" and (problem := fmriprep.surface_problem(fmri.space)):
         problems.append(problem)
     if not plan.simulated and plan.films_needed:
-        from neuroalign.validate import missing_stimuli
+        from neuroalign.validate import missing_stimuli, stray_stimuli
 
         problems += missing_stimuli(plan.checked, plan.presentations)
+        problems += stray_stimuli(plan.checked, plan.presentations).values()
     for find in (lambda: plan.embedding_files, lambda: plan.brought_captions):
         try:
             find()
@@ -312,6 +313,11 @@ class Plan(BrainPlan, TextPlan, StimulusPlan):
     def mezzanine(self, stimulus: str) -> str:
         """The normalised video of a stimulus."""
         return f"{self.out}/stimuli/{stimulus}.mp4"
+
+    @property
+    def record_files(self) -> list[str]:
+        """What was found in the films and done to them, in the order of `stimuli`; none where features are precomputed."""
+        return [] if self.precomputed else [f.removesuffix(".mp4") + ".json" for f in self.mezzanine_files]
 
     @cached_property
     def embedding_files(self) -> list[str]:

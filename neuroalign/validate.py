@@ -309,13 +309,17 @@ def _stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
         if config.text.source != "blip2":
             return
     yield from missing_stimuli(config, shown)
-    from neuroalign.video.probe import probe
+    outside = stray_stimuli(config, shown)
+    yield from outside.values()
+    from neuroalign.video.probe import Inspector
 
-    for file in sorted(file for file in shown["stimulus_file"].unique() if os.path.lexists(file)):
-        try:
-            probe(file)
-        except UserError as error:
-            yield str(error)
+    files = {file for file in shown["stimulus_file"].unique() if os.path.lexists(file)}
+    with Inspector() as inspector:
+        for file in sorted(files - set(outside)):
+            try:
+                inspector.probe(file)
+            except UserError as error:
+                yield str(error)
 
 
 def _captions(config: Config, shown: pd.DataFrame) -> Iterator[str]:
@@ -339,7 +343,7 @@ def missing_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     """
     files = list(shown["stimulus_file"].unique())
     missing = [file for file in files if not os.path.lexists(file)]
-    folder = config.dataset.stimuli_dir or f"{config.dataset.bids_dir}/stimuli"
+    folder = _stimuli_folder(config)
     if len(missing) > MOST_SENTENCES:
         yield (
             f"{len(missing)} of {len(files)} stimuli are missing, among them {', '.join(missing[:3])}; put the files "
@@ -352,6 +356,24 @@ def missing_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:
             f"The stimulus {file} is missing: put the file there, or set dataset.stimuli_dir to where the stimuli "
             f"are{nearest(Path(file).name, beside) or '.'}"
         )
+
+
+def stray_stimuli(config: Config, shown: pd.DataFrame) -> dict[str, str]:
+    """The stimulus files that a link takes out of the dataset, each with a sentence.
+
+    Parameters
+    ----------
+    config : Config
+    shown : DataFrame
+        Presentations.
+    """
+    from neuroalign.bids.stimulus_files import strays
+
+    return strays(shown["stimulus_file"].unique(), _stimuli_folder(config), config.dataset.bids_dir)
+
+
+def _stimuli_folder(config: Config) -> str:
+    return config.dataset.stimuli_dir or f"{config.dataset.bids_dir}/stimuli"
 
 
 def _features(config: Config, shown: pd.DataFrame) -> Iterator[str]:

@@ -8,8 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
+from neuroalign.config.video import Video
 from neuroalign.errors import Problems, UserError
 from neuroalign.plan import make_plan
+from neuroalign.video.normalise import normalise
 
 FILMS = ("one", "two")
 
@@ -62,6 +64,30 @@ def test_a_dangling_stimulus_is_left_to_the_job_that_reads_it(values, tmp_path):
     (tmp_path / "bids/stimuli/one.mp4").unlink()
     (tmp_path / "bids/stimuli/one.mp4").symlink_to("nowhere")
     assert make_plan(values).stimuli == list(FILMS)
+
+
+def test_a_stimulus_that_links_out_of_the_dataset_is_refused(values, tmp_path):
+    (tmp_path / "private.mp4").write_text("private")
+    (tmp_path / "bids/stimuli/one.mp4").unlink()
+    (tmp_path / "bids/stimuli/one.mp4").symlink_to(tmp_path / "private.mp4")
+    with pytest.raises(UserError, match=r"stimuli/one\.mp4 leads to .*private\.mp4, outside"):
+        make_plan(values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\n{film}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {film}\n",
+    ],
+)
+def test_what_a_stimulus_of_the_events_names_is_not_read(values, tmp_path, text):
+    film = tmp_path / "private.mp4"
+    film.write_bytes(b"private")
+    (tmp_path / "bids/stimuli/one.mp4").write_text(text.format(film=film))
+    source = make_plan(values).stimulus_file("one")
+    with pytest.raises(UserError, match=r"one\.mp4 is not a video that can be read"):
+        normalise(source, tmp_path / "out.mp4", tmp_path / "out.json", Video())
 
 
 def test_all_unusable_features_are_told_together(values, tmp_path):

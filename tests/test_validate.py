@@ -127,6 +127,14 @@ def disorient(path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.asarray(nifti.dataobj), None, nifti.header), path)
 
 
+def move_out(path: Path) -> None:
+    """Leave a link in place of a file, which is moved out of the dataset and spoilt: it must not be read there."""
+    elsewhere = path.parents[2] / "elsewhere.mp4"
+    path.rename(elsewhere)
+    elsewhere.write_bytes(b"private")
+    path.symlink_to(elsewhere)
+
+
 def set_(project: Project, section: str, **values) -> None:
     project.values[section] = project.values.get(section, {}) | values
 
@@ -144,6 +152,7 @@ CASES = {
     "no stim_file": (lambda p: write_events(p, "onset\tduration\n0\t3\n"), "no column 'stim_file'"),
     "stimulus absent": (lambda p: p.film.rename(p.film.with_name("fim.mp4")), "film.mp4 is missing: .*did you mean 'fim.mp4'"),
     "stimulus dangling": (lambda p: dangle(p.film), "film.mp4 is a link"),
+    "stimulus elsewhere": (lambda p: move_out(p.film), "film.mp4 leads to .*outside of the stimuli folder and the dataset"),
     "stimulus damaged": (lambda p: p.film.write_bytes(b"no film"), "film.mp4 is not a video"),
     "atlas absent": (lambda p: set_(p, "fmri", atlas={"image": "none.nii"}), "fmri.atlas.image: none.nii does not exist"),
     "atlas in another space": (

@@ -21,6 +21,11 @@ class Video(Section):
 
     fps: float = Field(8.0, gt=0, le=60, description="Frames per second that are embedded.")
     height: int = Field(224, ge=64, le=1080, description="Height of the normalised video in pixels.")
+    on_damage: Literal["error", "truncate"] = Field(
+        "error",
+        description="What to do with a film that is cut off or damaged: stop and say at which second, or use what comes "
+        "before and leave out the clips that need the rest.",
+    )
     backbone: Annotated[str, AfterValidator(backbones.known)] = Field(
         "motion_energy",
         description="What turns frames into features (docs/backbones.md).",

@@ -19,6 +19,7 @@ from neuroalign.fmri.series import RoiSeries, read_series
 from neuroalign.io import write_json, write_tsv
 from neuroalign.pairs.clips import clip_table
 from neuroalign.pairs.lags import ALL, sweep
+from neuroalign.pairs.missing import leave_out, read_breaks, wanted_lengths, whole_windows
 from neuroalign.pairs.reliability import select_units, unit_reliability
 from neuroalign.pairs.splits import assign_splits
 from neuroalign.pairs.store import BrainWindows, PairedDataset, VideoWindows, write_brain, write_video
@@ -44,6 +45,7 @@ def build_pairs(
     split: Split,
     selection: Selection | None = None,
     caption_files: Mapping[str, Path] | None = None,
+    records: Mapping[str, Path] | None = None,
     made_by: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Write ``clips.tsv``, ``sub-<label>.h5``, ``video.h5`` and ``summary.json`` into a folder.
@@ -61,6 +63,8 @@ def build_pairs(
     clips, hrf, split, selection : configuration sections
     caption_files : mapping of stimulus to path, optional
         Embedded captions; without, the dataset has no text.
+    records : mapping of stimulus to path, optional
+        What the normalise stage found; a film that breaks gives no clips that need what is missing.
     made_by : mapping
         Provenance record.
 
@@ -77,8 +81,12 @@ def build_pairs(
     """
     embeddings = {stimulus: read_embedding(path) for stimulus, path in embedding_files.items()}
     _check_convolution(embeddings, hrf)
+    breaks = read_breaks(records or {})
+    for stimulus, found in breaks.items():
+        embeddings[stimulus] = whole_windows(embeddings[stimulus], found.kept_s)
     lengths = {stimulus: _length(embedding) for stimulus, embedding in embeddings.items()}
-    table = clip_table(presentations, lengths, clips)
+    table = clip_table(presentations, wanted_lengths(presentations, lengths, breaks), clips)
+    table, missing = leave_out(table, lengths, breaks)
     duration = float(table["duration_s"].iloc[0])
     geometry = {"duration_s": duration, "step_s": clips.step_s, "hrf": hrf.model_dump(mode="json")}
 
@@ -95,11 +103,11 @@ def build_pairs(
         *(usable.sum(), len(table), no_brain.sum(), no_video.sum()),
     )
 
-    lost = sorted(set(table["subject"]) - set(table["subject"][usable]))
+    lost = sorted(set(presentations["subject"]) - set(table["subject"][usable]))
     if lost:
         raise UserError(
-            f"No usable clip is left of subject {', '.join(lost)} (censoring, or a recording that ends too early): "
-            "leave them out with dataset.filters.subject, or raise fmri.clean.fd_threshold_mm."
+            f"No usable clip is left of subject {', '.join(lost)} (censoring, a recording that ends too early, or damaged "
+            "films): leave them out with dataset.filters.subject, or raise fmri.clean.fd_threshold_mm."
         )
     table = table[usable].reset_index(drop=True)
     table["repeat"] = table.groupby(["subject", "clip_id"]).cumcount()
@@ -125,6 +133,7 @@ def build_pairs(
         "usable": int(usable.sum()),
         "dropped_brain": int(no_brain.sum()),
         "dropped_video": int(no_video.sum()),
+        "missing_video": missing,
         "geometry": geometry,
         "splits": table["split"].value_counts().to_dict(),
         "made_by": made_by,
@@ -176,6 +185,8 @@ def read_geometry(folder: Path) -> dict[str, Any]:
 
 def _length(embedding: Embedding) -> float:
     """Seconds of a stimulus that its embedding covers."""
+    if not len(embedding.times):
+        return 0.0
     stride = float(np.median(np.diff(embedding.times))) if len(embedding.times) > 1 else 0.0
     width = float(embedding.attributes.get("window_s") or stride)
     return float(embedding.times[-1]) + max(width, stride) / 2

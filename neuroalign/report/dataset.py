@@ -95,7 +95,14 @@ def _dropped(results: Results) -> list[str]:
         "no video features": summary.get("dropped_video", 0),
     }
     reasons = [f"{plural(count, 'clip')} had {why}" for why, count in lost.items() if count]
-    return [f"Left out: {listed(reasons)}."] if reasons else []
+    told = [f"Left out: {listed(reasons)}."] if reasons else []
+    for stimulus, found in summary.get("missing_video", {}).items():
+        told.append(
+            f"Careful: the film '{stimulus}' is damaged and used only up to second {found['at_s']:.1f} ({found['reason']}); "
+            f"{plural(found['clips'], 'clip')} that would need what comes after {'was' if found['clips'] == 1 else 'were'} "
+            "left out."
+        )
+    return told
 
 
 def _split_sentence(results: Results, clips: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuroalign.errors import UserError
-from neuroalign.video.probe import check_file
+from neuroalign.video.files import check_file
 from neuroalign.video.windows import exact_rate
 
 

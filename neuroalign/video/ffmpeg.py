@@ -7,23 +7,18 @@ system package is ever needed.
 from __future__ import annotations
 
 import functools
-import itertools
-import queue
+import os
 import shutil
 import subprocess
-import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
 
 from neuroalign.errors import UserError
+from neuroalign.video.watchdog import Child
 
 # A watchdog may only trust the fields that grow when work is done: ffmpeg repeats the others for ever.
 _PROGRESS = ("frame", "total_size", "out_time_us")
-# A damaged film can complain about every frame; the first complaints say what is wrong.
-_MESSAGES = 200
 
 
 @functools.cache
@@ -61,23 +56,36 @@ class Outcome:
 
     Attributes
     ----------
-    code : int
-        Exit status.
+    code : int or None
+        Exit status; None if it could not even be killed.
     messages : tuple of str
-        The first lines of its error stream.
+        The first and last lines of its error stream.
     progress : dict of str to int
         Last values of `frame`, `total_size` (bytes) and `out_time_us` (microseconds).
     stalled : bool
         True if it was stopped because nothing had moved for too long.
+    endless : bool
+        True if it was stopped because it made more frames than it may.
     """
 
-    code: int
+    code: int | None
     messages: tuple[str, ...]
     progress: dict[str, int]
-    stalled: bool
+    stalled: bool = False
+    endless: bool = False
+
+    @property
+    def frames(self) -> int:
+        """Frames written."""
+        return self.progress.get("frame", 0)
 
 
-def run_ffmpeg(command: Sequence[str], stall_s: float) -> Outcome:
+def run_ffmpeg(
+    command: Sequence[str],
+    stall_s: float,
+    most_frames: int | None = None,
+    folder: str | os.PathLike | None = None,
+) -> Outcome:
     """Run an ffmpeg command and stop it once it makes no progress.
 
     The time allowed is per step, not in total: a three-hour film may take as long as it needs, and a file on which
@@ -89,52 +97,30 @@ def run_ffmpeg(command: Sequence[str], stall_s: float) -> Outcome:
         The whole command; ``-progress pipe:1`` must be among its options.
     stall_s : float
         Seconds without a new frame, byte or time stamp after which the process is killed.
+    most_frames : int, optional
+        Frames after which the process is killed: moving is not enough if there is no end.
+    folder : path, optional
+        Working directory of the process.
     """
-    with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        process = subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-        try:
-            progress, stalled = _watch(process.stdout, stall_s)
-            if not stalled:
-                process.wait(timeout=stall_s)
-        except subprocess.TimeoutExpired:
-            stalled = True
-        finally:
-            # Whatever ended the watch (a stall, an interrupt), no process is left behind.
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        errors.seek(0)
-        messages = tuple(line.rstrip() for line in itertools.islice(errors, _MESSAGES) if line.strip())
-    return Outcome(process.returncode, messages, progress, stalled)
-
-
-def _watch(stream: IO[str], stall_s: float) -> tuple[dict[str, int], bool]:
-    """Follow ``-progress`` output to its end; beside the last values, whether it stalled."""
-    lines: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_forward, args=(stream, lines), daemon=True).start()
     progress: dict[str, int] = {}
-    moved = time.monotonic()
-    while True:
-        left = moved + stall_s - time.monotonic()
-        if left <= 0:
-            return progress, True
-        try:
-            line = lines.get(timeout=left)
-        except queue.Empty:
-            continue
-        if line is None:
-            return progress, False
-        key, _, value = line.strip().partition("=")
-        if key in _PROGRESS and value.lstrip("-").isdigit() and progress.get(key) != int(value):
-            progress[key] = int(value)
-            moved = time.monotonic()
-
-
-def _forward(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    """Hand on a pipe line by line: a queue can be waited for with a time-out, a pipe cannot everywhere."""
-    with stream:
-        for line in stream:
-            lines.put(line)
-    lines.put(None)
+    stalled = endless = False
+    with Child(command, folder) as child:
+        moved = time.monotonic()
+        while not (stalled or endless):
+            try:
+                line = child.line(moved + stall_s - time.monotonic())
+            except TimeoutError:
+                stalled = True
+                break
+            if line is None:
+                stalled = child.wait(stall_s) is None
+                break
+            key, _, value = line.strip().partition("=")
+            if key in _PROGRESS and value.lstrip("-").isdigit() and progress.get(key) != int(value):
+                progress[key] = int(value)
+                moved = time.monotonic()
+                endless = most_frames is not None and progress.get("frame", 0) > most_frames
+            else:
+                stalled = time.monotonic() > moved + stall_s
+        code = child.stop()
+    return Outcome(code, child.messages, progress, stalled, endless)

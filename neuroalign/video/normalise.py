@@ -14,21 +14,27 @@ import math
 import os
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.io import atomic_path, provenance, write_json
-from neuroalign.video.damage import complaints, find_damage
-from neuroalign.video.ffmpeg import ffmpeg_exe, ffmpeg_version, run_ffmpeg
-from neuroalign.video.probe import FORMATS, VideoInfo, probe
+from neuroalign.video.containers import FORMATS
+from neuroalign.video.damage import LONGEST_GAP_S, Damage, complaints, find_damage
+from neuroalign.video.ffmpeg import Outcome, ffmpeg_exe, ffmpeg_version, run_ffmpeg
+from neuroalign.video.filters import TABLE, film_filters, steps
+from neuroalign.video.probe import Inspector, VideoInfo
+from neuroalign.video.tone import needs_table, write_table
 from neuroalign.video.windows import exact_rate
 
 logger = logging.getLogger(__name__)
 
-CRF = 16
-PRESET = "veryfast"
+# More than 50 dB from the picture that went in, at the least cost: the file is read a few times and never shown.
+PRESET = "ultrafast"
+QUANTISER = 16
 LARGEST_SIDE = 8192
+LONGEST_S = 24 * 3600
 
 
 def normalise(
@@ -37,7 +43,7 @@ def normalise(
     record: str | os.PathLike,
     config: Video,
     *,
-    threads: int = 1,
+    threads: int = 0,
     stall_s: float = 120.0,
 ) -> dict[str, Any]:
     """Write the mezzanine of a film, and beside it what was found and done.
@@ -51,9 +57,9 @@ def normalise(
     record : path
         A ``.json`` file.
     config : Video
-        `fps` and `height` are used.
+        `fps`, `height` and `on_damage` are used.
     threads : int
-        Threads that decode; the result does not depend on them.
+        Threads that decode, 0 for one per core; the result does not depend on them.
     stall_s : float
         Seconds without progress after which the source is given up.
 
@@ -61,41 +67,61 @@ def normalise(
     -------
     dict
         What `record` holds: `source` (see `probe.VideoInfo`), `mezzanine` (`width`, `height`, `fps`, `frames`,
-        `duration_s`), `done` (the steps that this film needed), `warnings`, `ffmpeg`, `provenance`.
+        `duration_s`), `damage` (None, or `at_s` and `reason`), `done` (the steps that this film needed), `warnings`,
+        `ffmpeg`, `provenance`.
 
     Raises
     ------
     UserError
-        If the source is missing, not a video, or damaged: the sentence says at which second.
+        If the source is missing or not a video, or damaged while ``config.on_damage`` is ``error`` (the sentence says at
+        which second), or damaged before its first whole picture.
     """
-    info = probe(source)
     fps = exact_rate(config.fps)
-    width, height = mezzanine_size(info.aspect, config.height)
-    if width > LARGEST_SIDE:
-        raise UserError(
-            f"{source} is {info.aspect:.0f} times as wide as high: {width} x {height} pixels at video.height "
-            f"{config.height}, more than can be encoded; crop it."
-        )
-    with atomic_path(destination) as temporary:
-        command = build_command(source, temporary, info, fps, (width, height), threads)
-        logger.info("normalising %s to %d x %d at %s frames/s", Path(source).name, width, height, fps)
-        outcome = run_ffmpeg(command, stall_s)
-        reached = outcome.progress.get("frame", 0) / float(fps)
-        if outcome.stalled:
+    longest = math.ceil(LONGEST_S * fps)
+    with Inspector(stall_s) as inspector, TemporaryDirectory() as folder, atomic_path(destination) as made:
+        version = ffmpeg_version()
+        info = inspector.probe(source)
+        size = mezzanine_size(info.aspect, config.height)
+        if max(size) > LARGEST_SIDE:
             raise UserError(
-                f"{source} breaks at second {reached:.1f}: ffmpeg made no progress for {stall_s:.0f} s there; "
-                "copy the file again or convert it."
+                f"{source} is {info.aspect:.0f} times as wide as high: {size[0]} x {size[1]} pixels at video.height "
+                f"{config.height}, more than can be encoded; crop it."
             )
-        warnings = complaints(outcome.messages)
-        damage = find_damage(source, info, reached, warnings)
+        if needs_table(info.transfer, info.primaries):
+            write_table(Path(folder) / TABLE, info.transfer, info.primaries)
+
+        def run(frames: int) -> Outcome:
+            command = build_command(source, made, info, fps, size, threads, frames)
+            return run_ffmpeg(command, stall_s, longest, folder)
+
+        logger.info("normalising %s to %d x %d at %s frames/s", Path(source).name, *size, fps)
+        endless = (info.end_s or 0) > LONGEST_S
+        outcome = run(1 if endless else longest)
+        endless |= outcome.endless or outcome.frames >= longest
+        reached = outcome.frames / float(fps)
+        # A clock that jumps ahead shows as a still of hours, which nothing else would tell from a film.
+        whole = reached > LONGEST_GAP_S and outcome.code == 0
+        still = whole and inspector.longest_still(made) / float(fps) > 0.9 * LONGEST_GAP_S
+        told = complaints(outcome.messages)
+        stalled_s = stall_s if outcome.stalled else 0.0
+        damage, remarks = find_damage(inspector, source, info, reached, told, stalled_s, endless or still)
+        if damage is None and endless:
+            raise UserError(
+                f"{source} lasts more than {LONGEST_S / 3600:.0f} hours by its time stamps, which must be wrong; "
+                "convert it, or cut it into films."
+            )
         if damage is not None:
-            raise UserError(f"{source} {damage}")
-        if outcome.code != 0:
+            outcome = run(_whole_frames(source, damage, fps, config.on_damage))
+            logger.warning(
+                "%s is damaged: it breaks at second %.1f (%s); what comes before is kept",
+                *(Path(source).name, damage.at_s, damage.reason),
+            )
+        if outcome.stalled or outcome.code != 0 or not outcome.frames:
             reason = outcome.messages[-1] if outcome.messages else f"exit status {outcome.code}"
             raise UserError(
-                f"{source} could not be normalised by ffmpeg after second {reached:.1f}: {reason}"
+                f"{source} could not be normalised by ffmpeg after second {outcome.frames / float(fps):.1f}: {reason}"
             )
-        written = probe(temporary)
+        written = inspector.probe(made)
     content = {
         "source": info.as_dict(),
         "mezzanine": {
@@ -105,13 +131,39 @@ def normalise(
             "frames": written.frames,
             "duration_s": written.frames / float(fps),
         },
-        "done": _steps(info, fps, (width, height)),
-        "warnings": warnings,
-        "ffmpeg": ffmpeg_version(),
-        "provenance": provenance({"fps": config.fps, "height": config.height}, {"video": source}),
+        "damage": None if damage is None else {"at_s": damage.at_s, "reason": damage.reason},
+        "done": steps(info, fps, size) + _kept(damage),
+        "warnings": told + remarks,
+        "ffmpeg": version,
+        "provenance": provenance(
+            {"fps": config.fps, "height": config.height, "on_damage": config.on_damage}, {"video": source}
+        ),
     }
     write_json(record, content)
     return content
+
+
+def _whole_frames(source: str | os.PathLike, damage: Damage, fps: Fraction, on_damage: str) -> int:
+    """How many frames of the mezzanine end before the break, if the configuration lets them be used.
+
+    Raises
+    ------
+    UserError
+        If it does not, or there are none.
+    """
+    told = f"{source} is damaged: it breaks at second {damage.at_s:.1f} ({damage.reason})"
+    if on_damage == "error":
+        raise UserError(
+            f"{told}; copy the file again or repair it, or set video.on_damage to truncate to use what comes before."
+        )
+    frames = math.floor(damage.at_s * fps + 1e-6)
+    if frames < 1:
+        raise UserError(f"{told}, so that no whole picture is left; copy the file again or repair it.")
+    return frames
+
+
+def _kept(damage: Damage | None) -> list[str]:
+    return [] if damage is None else [f"kept what comes before second {damage.at_s:.3f}, where it breaks"]
 
 
 def mezzanine_size(aspect: float, height: int) -> tuple[int, int]:
@@ -130,6 +182,7 @@ def build_command(
     fps: Fraction,
     size: tuple[int, int],
     threads: int,
+    frames: int,
 ) -> list[str]:
     """The ffmpeg command that makes a mezzanine.
 
@@ -143,33 +196,23 @@ def build_command(
         Width and height in pixels.
     threads : int
         Threads that decode.
+    frames : int
+        The most frames that are written.
     """
     import ffmpeg
 
     stream = ffmpeg.input(
-        f"file:{os.fspath(source)}", format_whitelist=FORMATS, protocol_whitelist="file", threads=threads
+        f"file:{os.path.abspath(source)}",
+        format_whitelist=FORMATS,
+        protocol_whitelist="file",
+        threads=threads,
     )[str(info.index)]
-    # Containers round time stamps (Matroska to milliseconds). Without this allowance of half a tick, a frame that was
-    # rounded past the instant at which it begins would be missed there.
-    stream = stream.filter("settb", "AVTB").filter("setpts", f"PTS-{max(2, round(info.tick_s * 5e5))}")
-    # Dropping frames before scaling saves scaling those that nobody will see.
-    stream = stream.filter("fps", fps=str(fps), start_time=0, round="up")
-    # decord assumes BT.601 unless told otherwise, and so do we: one matrix for all, and written in the file.
-    stream = stream.filter(
-        "scale",
-        *size,
-        flags="area+accurate_rnd" if info.width > 2 * size[0] else "bicubic+accurate_rnd",
-        in_color_matrix=_matrix(info),
-        out_color_matrix="bt601",
-        out_range="tv",
-    )
-    stream = stream.filter("setsar", 1).filter("format", "yuv420p")
-    output = stream.output(
-        f"file:{os.fspath(destination)}",
+    output = film_filters(stream, info, fps, size).output(
+        f"file:{os.path.abspath(destination)}",
         format="mp4",
         vcodec="libx264",
         preset=PRESET,
-        crf=CRF,
+        qp=QUANTISER,
         g=math.ceil(fps),
         bf=0,
         threads=1,
@@ -182,37 +225,10 @@ def build_command(
         flags="+bitexact",
         loglevel="level+warning",
         progress="pipe:1",
+        **{"frames:v": frames},
     )
     return (
         output.global_args("-nostdin", "-filter_complex_threads", "1")
         .overwrite_output()
         .compile(ffmpeg_exe())
     )
-
-
-def _matrix(info: VideoInfo) -> str:
-    """The matrix that turns the source's YUV to RGB; players take silence as BT.709 from 720 lines up."""
-    if info.colour_space == "unspecified" and min(info.width, info.height) >= 720:
-        return "bt709"
-    return "auto"
-
-
-def _steps(info: VideoInfo, fps: Fraction, size: tuple[int, int]) -> list[str]:
-    """What was done to this film, in words."""
-    upright = f"{info.width} x {info.height}"
-    steps = []
-    if info.streams.count("video") > 1:
-        steps.append(f"took stream {info.index} of {info.streams.count('video')} video streams")
-    if info.rotation:
-        steps.append(f"turned by {info.rotation} degrees")
-    if abs(info.sample_aspect - 1) > 1e-6:
-        steps.append(f"made pixels square (they were {info.sample_aspect:.4f} wide)")
-    steps.append(f"scaled from {upright} to {size[0]} x {size[1]}")
-    steps.append(f"resampled from {info.fps:.6g} to {float(fps):.6g} frames/s")
-    if info.start_s:
-        steps.append(f"moved the beginning from {info.start_s:.6g} s to 0")
-    if info.lead_s > 1 / float(fps):
-        steps.append(f"held the first frame through the {info.lead_s:.6g} s before it")
-    if "audio" in info.streams:
-        steps.append("dropped the sound")
-    return steps

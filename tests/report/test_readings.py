@@ -478,3 +478,27 @@ def test_pages_of_runs_are_linked_beside_the_report(kit, tmp_path):
     assert links.links == [("sub-02_task-film", "../quality/sub-02_task-film.html")]
     # Wherever the results are copied to, the address leads from the report to the page.
     assert (tmp_path / "report" / links.links[0][1]).resolve() == page.resolve()
+
+
+def test_a_damaged_film_and_what_it_cost_are_told(tmp_path):
+    damage = {"film-1": {"at_s": 61.25, "reason": "the file is cut off", "clips": 14}}
+    write_json(tmp_path / "pairs/summary.json", {"dropped_brain": 2, "missing_video": damage})
+    clips = pd.DataFrame(
+        {
+            **{
+                "clip_id": ["a"],
+                "stimulus": ["film-1"],
+                "start_s": [0.0],
+                "duration_s": [4.0],
+                "subject": ["01"],
+            },
+            **{"session": [""], "task": ["film"], "run": ["1"], "onset_s": [0.0], "split": ["train"]},
+        }
+    )
+    told = dataset.section(results_with(tmp_path, **{"pairs__clips-tsv": clips})).reading
+    assert "Left out: 2 clips had too few uncensored volumes." in told
+    (careful,) = [sentence for sentence in told if "damaged" in sentence]
+    assert careful.startswith(
+        "Careful: the film 'film-1' is damaged and used only up to second 61.2 (the file is cut off);"
+    )
+    assert "14 clips that would need what comes after were left out" in careful

@@ -122,7 +122,8 @@ def test_sound_longer_than_the_picture_is_not_damage(ffmpeg, tmp_path):
         *("-fflags", "+bitexact", tmp_path / "long.mkv"),
     )
     normalise(tmp_path / "long.mkv", tmp_path / "a.mp4", tmp_path / "a.json", Video())
-    assert probe(tmp_path / "a.mp4").frames == 16
+    # Versions of ffmpeg differ by the milliseconds that a sound codec needs to begin.
+    assert probe(tmp_path / "a.mp4").frames in (16, 17)
 
 
 def test_a_process_that_stands_still_is_stopped():

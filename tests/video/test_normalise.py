@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from neuroalign.config.video import Video
-from neuroalign.video.decode import film, iterate_frames
+from neuroalign.video.decode import iterate_frames
 from neuroalign.video.normalise import mezzanine_size, normalise
 from neuroalign.video.probe import probe
 
@@ -167,44 +167,6 @@ def test_a_key_frame_every_second(mezzanine):
 def test_mezzanine_size_is_even():
     assert mezzanine_size(16 / 9, 224) == (398, 224)
     assert mezzanine_size(9 / 16, 225) == (126, 224)
-
-
-REAL = {
-    "bigbuckbunny.mp4": (1280 / 720, 5.28),
-    "bikes.mp4": (640 / 272, 10.0),
-    "book.mkv": (640 / 480, 3.633),
-    "bottle-detection.mp4": (640 / 360, 39.855),
-    "car-detection.mp4": (768 / 432, 30.16),
-    "carphone_pristine.mp4": (176 / 144 * 128 / 117, 4.004),
-    "flipping_a_pancake.mkv": (426 / 240, 10.333),
-    "nasa_13013.mp4": (480 / 270, 13.013),
-    "nasa_13013_rotated.mp4": (270 / 480, 0.567),
-    "one-by-one-person-detection.mp4": (768 / 432, 139.4),
-    "scene_cuts.mp4": (1280 / 272, 10.0),
-    "testsrc2_odd_height_and_width_vp9.mp4": (321 / 241, 1.0),
-    "walk.mkv": (640 / 480, 2.966),
-}
-
-
-def test_every_real_film_is_named_here(shared_data):
-    assert {p.name for p in (shared_data / "videos").iterdir()} == set(REAL)
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_films(shared_data, tmp_path, name):
-    from neuroalign.video.embed import embed
-
-    aspect, duration = REAL[name]
-    config = Video(height=96, motion_energy={"size": 48})
-    record = normalise(shared_data / "videos" / name, tmp_path / "out.mp4", tmp_path / "out.json", config)
-    found = film(tmp_path / "out.mp4")
-    assert abs(found.n_frames - duration * 8) <= 1
-    assert (found.width, found.height) == (2 * round(aspect * 48), 96)
-    assert found.fps == 8
-    assert record["warnings"] == []
-    embedding = embed(tmp_path / "out.mp4", tmp_path / "out.h5", config)
-    assert len(embedding.times) == max(1, math.floor(found.n_frames / 8 - 0.5) + 1)
-    assert all(np.isfinite(data).all() for data in embedding.levels.values())
 
 
 def test_the_rotated_film_is_upright(shared_data, tmp_path):

@@ -7,6 +7,7 @@ rule pair:
         series=PLAN.series_files,
         embeddings=PLAN.embedding_files,
         captions=PLAN.captions_files,
+        records=PLAN.record_files,
         code=source_files("neuroalign.pairs.build"),
     output:
         clips=f"{OUT}/pairs/clips.tsv",

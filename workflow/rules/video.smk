@@ -19,7 +19,7 @@ rule normalise:
         mem_mb=2000,
         runtime=60,
     params:
-        video=PLAN.section("video", "fps", "height"),
+        video=PLAN.section("video", "fps", "height", "on_damage"),
     script:
         "../scripts/normalise.py"
 
@@ -43,6 +43,6 @@ rule embed:
         runtime=lambda wildcards, attempt: attempt * EMBED["runtime"],
         gpu=PLAN.embed_gpus,
     params:
-        video=PLAN.section("video", but=("precomputed_dir",)),
+        video=PLAN.section("video", but=("precomputed_dir", "on_damage")),
     script:
         "../scripts/embed.py"

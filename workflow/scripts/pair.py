@@ -29,6 +29,8 @@ with job(snakemake):
         hrf=Hrf(**params.hrf),
         split=Split(**params.split),
         selection=Selection(**params.selection),
+        # Features that were brought have no films, and no records of them.
+        records=dict(zip(params.stimuli, map(Path, given.records), strict=True)) if given.records else None,
         caption_files=captions,
         made_by=provenance(config, inputs),
     )
