@@ -367,7 +367,7 @@ def stray_stimuli(config: Config, shown: pd.DataFrame) -> dict[str, str]:
     shown : DataFrame
         Presentations.
     """
-    from neuroalign.bids.stimulus_files import strays
+    from neuroalign.bids.links import strays
 
     return strays(shown["stimulus_file"].unique(), _stimuli_folder(config), config.dataset.bids_dir)
 

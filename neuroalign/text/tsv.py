@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from neuroalign.brought_files import StimulusFiles, find_all
 from neuroalign.errors import UserError, nearest
 from neuroalign.io import require
-from neuroalign.stimulus_files import StimulusFiles, find_all
 
 logger = logging.getLogger(__name__)
 

@@ -110,7 +110,8 @@ def embed_with(
     grid = window_grid(source.n_frames, source.fps, config.window_s, config.stride_s)
     parts = grid.parts(_windows_per_part(backbone, grid, config))
     made_by = provenance(
-        config.model_dump(mode="json", exclude={"device", "precomputed_dir", "on_damage"}), {"mezzanine": mezzanine}
+        config.model_dump(mode="json", exclude={"device", "precomputed_dir", "on_damage"}),
+        {"mezzanine": mezzanine},
     )
     name = Path(mezzanine).name
     logger.info(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from neuroalign.brought_files import StimulusFiles, find_all
 from neuroalign.errors import UserError
 from neuroalign.io import open_hdf5
-from neuroalign.stimulus_files import StimulusFiles, find_all
 
 FEATURES = StimulusFiles("features", (".h5",), "video.precomputed_dir")
 

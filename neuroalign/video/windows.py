@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -210,40 +209,3 @@ def mean_over_windows(
         if len(rows := mean.add(values)):
             yield rows
     mean.close()
-
-
-def frames_of_windows(
-    batches: Iterable[tuple[np.ndarray, np.ndarray]], grid: WindowGrid
-) -> Iterator[np.ndarray]:
-    """The frames of each window in turn, for models that see a window as a whole.
-
-    Parameters
-    ----------
-    batches : iterable of (times, frames)
-        Successive frames from ``grid.first_frame()`` on.
-    grid : WindowGrid
-
-    Yields
-    ------
-    array of shape (stop[k] - start[k], height, width, 3)
-        Of each window `k`. No more than a window and a batch of frames are held.
-
-    Raises
-    ------
-    ValueError
-        If the frames end before the windows do.
-    """
-    held: deque[np.ndarray] = deque()
-    first, k = grid.first_frame(), 0
-    for _, frames in batches:
-        held.extend(frames)
-        while k < len(grid) and grid.stop[k] <= first + len(held):
-            yield np.stack([held[i - first] for i in range(grid.start[k], grid.stop[k])])
-            k += 1
-        while k < len(grid) and held and first < grid.start[k]:
-            held.popleft()
-            first += 1
-    if k < len(grid):
-        raise ValueError(
-            f"frames ended at {first + len(held)}, and {len(grid) - k} windows lack some of theirs"
-        )

@@ -13,7 +13,6 @@ from neuroalign.errors import UserError
 from neuroalign.video.windows import (
     WindowMean,
     exact_rate,
-    frames_of_windows,
     mean_over_windows,
     window_grid,
 )
@@ -114,23 +113,9 @@ def test_windows_are_given_as_soon_as_they_are_whole():
     assert len(mean.add(np.zeros((8, 1)))) == 2
 
 
-@settings(max_examples=100, deadline=None)
-@given(**_films, data=st.data())
-def test_frames_of_windows_are_those_of_the_grid(frames, fps, window, stride, cuts, data):
-    grid = window_grid(frames, fps, window, stride)
-    grid = grid.part(data.draw(st.integers(0, len(grid) - 1)))
-    film = np.arange(frames, dtype=np.uint16)[grid.first_frame() : grid.end_frame(), None, None, None]
-    found = list(frames_of_windows(((None, batch) for batch in _cut(film, cuts)), grid))
-    assert len(found) == len(grid)
-    for k, pictures in enumerate(found):
-        assert pictures.ravel().tolist() == list(range(grid.start[k], grid.stop[k]))
-
-
 def test_a_film_that_ends_early_is_noticed():
     grid = window_grid(16, 8.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="ended at 15"):
         list(mean_over_windows([np.zeros((15, 1))], grid, 1))
-    with pytest.raises(ValueError, match="ended at 15"):
-        list(frames_of_windows([(np.arange(15), np.zeros((15, 1, 1, 3)))], grid))
     with pytest.raises(ValueError, match="begins at 8"):
         WindowMean(grid.part(1), 1, first=9)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neuroalign.bids.stimulus_files import strays
+from neuroalign.bids.links import strays
 
 
 @pytest.fixture
