@@ -313,13 +313,13 @@ def _start_text(
             x = [_resampled(network, brain, name) for name in network.architecture.brain_levels]
         heard = replace(samples, x=torch.cat(x, dim=-1))
     with torch.no_grad():
-        strength = choose_strength(samples, heard, text, data.content, recipe, dim)
+        strength, share = choose_strength(samples, heard, text, data.content, recipe, dim)
         if strength:
             samples = heard
         elif layer is not None:
             layer.load_state_dict(before)
         rows = torch.arange(len(samples.clip))
-        a, b, words = joint_maps(samples, text, rows, recipe, dim, strength)
+        a, b, words = joint_maps(samples, text, rows, recipe, dim, strength, share)
         return a, b, words * factor
 
 

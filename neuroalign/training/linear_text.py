@@ -12,13 +12,15 @@ each takes over what it predicts of the other (a regularised least-squares predi
 .. math:: M_v = B_v + \tilde C_{vv}^{-1} C_{vt} B_t, \qquad M_t = B_t + \tilde C_{tt}^{-1} C_{tv} B_v,
 
 and :math:`M_v^\top v`, :math:`M_t^\top t` are the best guesses of g from one modality. With captions that the video
-predicts fully the two guesses agree; with captions that it does not predict at all they add up to g.
+predicts fully the two guesses agree; with captions that it does not predict at all they add up to g. How much of the predictions is
+taken over (all, half, nothing) is chosen with the strength.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -31,6 +33,8 @@ from neuroalign.training.validation import rank_quality
 log = logging.getLogger(__name__)
 
 STRENGTHS = (0.5, 1.0, 2.0)
+# Where clips are few and features smooth, one modality predicts the other well by chance; taking that over would blur both.
+SHARES = (0.0, 0.5, 1.0)
 # How much of the text is added to the video in the score by which strengths are compared.
 _SCORE_WEIGHTS = (0.5, 1.0)
 # Shrinkage of a modality's covariance when it predicts the other: features hold little noise.
@@ -65,7 +69,13 @@ class TextSamples:
 
 
 def joint_maps(
-    samples: Samples, text: TextSamples, rows: Tensor, recipe: Recipe, dim: int, strength: float
+    samples: Samples,
+    text: TextSamples,
+    rows: Tensor,
+    recipe: Recipe,
+    dim: int,
+    strength: float,
+    share: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Maps of brain, video and text, each modality's standing for the clip on its own.
 
@@ -79,6 +89,8 @@ def joint_maps(
     dim : int
     strength : float
         What the text's features are multiplied by; at 0 brain and video are analysed alone.
+    share : float
+        How much of its prediction of the other a modality takes over (of no effect at strength 0).
 
     Returns
     -------
@@ -97,11 +109,11 @@ def joint_maps(
         x = samples.x[rows].flatten(0, 1)
         a, b = Canonical(x, torch.cat([v, strength * t], 1), owner.repeat_interleave(steps)).maps(recipe, dim)
         b_video, b_text = b[:size], strength * b[size:]
-        video = b_video + _predict(v[here], t[here], b_text)
+        video = b_video + share * _predict(v[here], t[here], b_text)
     else:
         a, b_video = samples.fit(rows).maps(recipe, dim)
-        b_text, video = t.new_zeros(t.shape[1], dim), b_video
-    return a, video, b_text + _predict(t[here], v[here], b_video)
+        b_text, video, share = t.new_zeros(t.shape[1], dim), b_video, 1.0
+    return a, video, b_text + share * _predict(t[here], v[here], b_video)
 
 
 def _predict(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -113,8 +125,8 @@ def _predict(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 def choose_strength(
     samples: Samples, heard: Samples, text: TextSamples, content: Content, recipe: Recipe, dim: int
-) -> float:
-    """How strongly text enters: 0 unless it betters retrieval of training clips by more than a standard error over folds.
+) -> tuple[float, float]:
+    """Strength and share of `joint_maps`: a strength of 0 unless it betters retrieval of training clips by more than a standard error over folds.
 
     Parameters
     ----------
@@ -130,23 +142,25 @@ def choose_strength(
         As chosen for the video alone.
     dim : int
     """
-    gains: dict[float, list[list[float]]] = {s: [] for s in STRENGTHS}
+    candidates = list(product(STRENGTHS, SHARES))
+    gains: dict[tuple[float, float], list[list[float]]] = {c: [] for c in candidates}
     for fit, judged in folds(content, samples.clip):
         if not samples.enough(fit, judged) or int(text.present[samples.clip[fit]].sum()) < _FEWEST_STEPS:
-            return 0.0
+            return 0.0, 1.0
         alone = _qualities(samples, text, joint_maps(samples, text, fit, recipe, dim, 0.0), judged)[0]
-        for strength in STRENGTHS:
-            maps = joint_maps(heard, text, fit, recipe, dim, strength)
-            gains[strength].append([q - alone for q in _qualities(heard, text, maps, judged)[1:]])
-    table = np.array([gains[s] for s in STRENGTHS])
+        for strength, share in candidates:
+            maps = joint_maps(heard, text, fit, recipe, dim, strength, share)
+            gains[strength, share].append([q - alone for q in _qualities(heard, text, maps, judged)[1:]])
+    table = np.array([gains[c] for c in candidates])
     mean, error = table.mean(axis=1), table.std(axis=1, ddof=1) / np.sqrt(table.shape[1])
     best = np.unravel_index(int(mean.argmax()), mean.shape)
     helps = mean[best] > error[best]
+    strength, share = candidates[best[0]]
     log.info(
-        "linear start: text at strength %g changes cross-validated quality by %+.3f (standard error %.3f)%s",
-        *(STRENGTHS[best[0]], mean[best], error[best], "" if helps else ": left out"),
+        "linear start: text at strength %g (%g of predictions) changes cross-validated quality by %+.3f (standard error %.3f)%s",
+        *(strength, share, mean[best], error[best], "" if helps else ": left out"),
     )
-    return STRENGTHS[best[0]] if helps else 0.0
+    return (strength, share) if helps else (0.0, 1.0)
 
 
 def _qualities(
