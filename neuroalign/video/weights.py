@@ -19,6 +19,7 @@ from typing import Any
 
 from neuroalign.config import Config
 from neuroalign.config.backbones import REGISTRY
+from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.io import not_here, read_json, write_json
 from neuroalign.video.weights_record import RECORD, VOCABULARIES, content_digest, describe_files, sha256
@@ -83,17 +84,22 @@ def weights_request(config: Config) -> dict[str, Request]:
         ``backbone`` where the backbone has weights; with captions ``text``, and ``blip2`` if it writes them.
     """
     requests = {}
-    video = config.video
-    registered = REGISTRY.get(video.backbone)
-    if registered is not None and registered.weights is not None:
-        weights = video.weights or registered.weights
-        requests["backbone"] = Request(weights, video.revision, BACKBONE_FILES, "video.weights")
+    if (backbone := backbone_request(config.video)) is not None:
+        requests["backbone"] = backbone
     text, key = config.text, "text.embedding.weights"
     if text.source == "blip2":
         requests["blip2"] = Request(text.weights, text.revision, CAPTIONER_FILES, "text.weights")
     if text.source != "none":
         requests["text"] = Request(text.embedding.weights, text.embedding.revision, TEXT_FILES, key)
     return requests
+
+
+def backbone_request(video: Video) -> Request | None:
+    """The weights that a backbone needs; None for one without weights."""
+    registered = REGISTRY.get(video.backbone)
+    if registered is None or registered.weights is None:
+        return None
+    return Request(video.weights or registered.weights, video.revision, BACKBONE_FILES, "video.weights")
 
 
 def local_folder(request: Request) -> Path | None:
