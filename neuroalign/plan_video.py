@@ -11,7 +11,7 @@ from neuroalign.video.weights import backbone_request, local_folder
 
 
 def embed_needs(video: Video, gpus: int) -> dict[str, int]:
-    """What an embedding job asks for, enough for a film of two hours.
+    """What an embedding job asks for.
 
     Parameters
     ----------
@@ -27,7 +27,8 @@ def embed_needs(video: Video, gpus: int) -> dict[str, int]:
     Notes
     -----
     Backbones without weights are light. A network wants threads: to decode for a GPU, or to compute. A job that runs out of time goes
-    on where it was.
+    on where it was, with more time at each attempt: models of clips take seconds for each window on a processor, so that
+    V-JEPA 2 without a GPU takes days for a film of two hours, and several attempts.
     """
     if backbone_request(video) is None:
         return {"threads": 2, "mem_mb": 1500, "runtime": 60}
