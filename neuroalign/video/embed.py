@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroalign.config.backbones import keys_read
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.io import provenance
@@ -99,7 +100,7 @@ def embed_with(
     backbone : Backbone
     mezzanine, destination : path
     config : Video
-        `window_s`, `stride_s` and `batch_size` are used, and all of it is recorded.
+        `window_s`, `stride_s` and `batch_size` are used, and what its backbone reads is recorded.
     threads : int
         Threads that decode.
 
@@ -112,7 +113,7 @@ def embed_with(
     grid = window_grid(source.n_frames, source.fps, config.window_s, config.stride_s)
     parts = grid.parts(_windows_per_part(backbone, grid, config))
     made_by = provenance(
-        config.model_dump(mode="json", exclude={"device", "precomputed_dir", "on_damage"}),
+        config.model_dump(mode="json", include={*keys_read(config.backbone)} - {"device"}),
         {"mezzanine": mezzanine},
     )
     name = Path(mezzanine).name
