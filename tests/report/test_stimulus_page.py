@@ -232,7 +232,7 @@ def test_where_the_film_has_no_features_is_told(made, times, window_s, expected,
     embedding = features(len(times))
     embedding.times, embedding.attributes = times, embedding.attributes | {"window_s": window_s}
     _, record = made.write(embedding)
-    (check,) = (c for c in json.loads(record.read_text())["checks"] if c["label"] == "Time axis")
+    (check,) = (c for c in record["checks"] if c["label"] == "Time axis")
     assert check["state"] == expected
     assert words in check["remark"]
 
