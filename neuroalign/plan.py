@@ -27,7 +27,7 @@ from neuroalign.fmri import fmriprep
 from neuroalign.plan_brain import BrainPlan
 from neuroalign.plan_stimuli import StimulusPlan
 from neuroalign.plan_text import TextPlan
-from neuroalign.video.weights import Request, local_files, weights_request
+from neuroalign.video.weights import Request, folder_problems, local_files, weights_request
 from neuroalign.video.weights_record import RECORD
 
 
@@ -83,6 +83,7 @@ def _check_inputs(plan: Plan) -> None:
 
         problems += missing_stimuli(plan.checked, plan.presentations)
         problems += stray_stimuli(plan.checked, plan.presentations).values()
+    problems += [problem for request in plan._requests.values() for problem in folder_problems(request)]
     for find in (lambda: plan.embedding_files, lambda: plan.brought_captions):
         try:
             find()

@@ -397,6 +397,7 @@ def test_weights_are_a_complete_folder_or_a_hub_id(project, tmp_path):
     assert len(project.validate()) == 3
     for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
         (weights / name).touch()
+    (weights / "config.json").write_text('{"model_type": "resnet"}')
     assert project.validate() == []
 
 

@@ -79,6 +79,20 @@ class Video(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where a neural backbone runs.")
 
     @model_validator(mode="after")
+    def _keys_are_read(self) -> Video:
+        for key in sorted(set(backbones.keys_of_some()) - set(backbones.keys_read(self.backbone))):
+            value = getattr(self, key)
+            # Where it runs is no choice of features, and the name of a section says whose it is.
+            if key == "device" or isinstance(value, Section) or value == type(self).model_fields[key].default:
+                continue
+            readers = [name for name in backbones.REGISTRY if key in backbones.keys_read(name)]
+            raise ValueError(
+                f"{key} is set, but backbone {self.backbone} does not read it ({', '.join(readers)} "
+                f"{'do' if len(readers) > 1 else 'does'}); remove it, or choose another backbone"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rate_is_high_enough(self) -> Video:
         if self.window_s * self.fps < 1 - 1e-6:
             raise ValueError(

@@ -23,7 +23,8 @@ _SOURCES = [
     ["still or black", f"a look from {STILL_S:g} s of one picture or {BLACK_S:g} s of black on", "titles are still, too"],
     [
         "time axis",
-        "bad where features end more than a window before the film does, or reach beyond it; where windows are not evenly spaced",
+        "bad where features begin more than a window after the film or end more than one before it, or reach beyond it; where windows "
+        "are not evenly spaced; a look where they leave gaps",
         "clips there would have no features, or those of another moment",
     ],
     ["constant features", f"a look where more than {percent(CONSTANT, 0)} never change, bad where all of a level do", "they cannot tell one clip from another"],
@@ -210,19 +211,28 @@ def _time_axis(embedding: Embedding, look: Look | None) -> Check:
             f"{remark}; from window to window {steps.min():.3g} to {steps.max():.3g} s",
             "bad",
         )
-    if look is None:
-        return Check("Time axis", span, remark, "good")
-    missing = look.film.duration_s - times[-1] - window / 2
     room = max(window, step if np.isfinite(step) else window)
-    if missing > room:
+    before = times[0] - window / 2
+    if before > room:
         return Check(
-            "Time axis", span, f"{remark}; the last {missing:.1f} s of the film have no features", "bad"
+            "Time axis", span, f"{remark}; the first {before:.1f} s of the film have no features", "bad"
         )
-    if -missing > room:
-        return Check(
-            "Time axis", span, f"{remark}; the film ends {-missing:.1f} s before the features", "bad"
-        )
-    return Check("Time axis", span, f"{remark}; the film is covered", "good")
+    if -before > room:
+        return Check("Time axis", span, f"{remark}; they begin {-before:.1f} s before the film", "bad")
+    if look is not None:
+        missing = look.film.duration_s - times[-1] - window / 2
+        if missing > room:
+            return Check(
+                "Time axis", span, f"{remark}; the last {missing:.1f} s of the film have no features", "bad"
+            )
+        if -missing > room:
+            return Check(
+                "Time axis", span, f"{remark}; the film ends {-missing:.1f} s before the features", "bad"
+            )
+    if step - window > 0.02 * step:
+        gap = f"{step - window:.3g} of every {step:.3g} s have no features"
+        return Check("Time axis", span, f"{remark}; {gap}, because windows are {window:.3g} s long", "look")
+    return Check("Time axis", span, remark if look is None else f"{remark}; the film is covered", "good")
 
 
 def _constant(levels: list[LevelCourse]) -> Check:

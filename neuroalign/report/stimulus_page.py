@@ -89,7 +89,8 @@ def _pictures(look: Look | None, captions: _Captions | None) -> Section:
     out = Section("pictures", "What is to be seen?")
     if look is None:
         out.absent.append(
-            "There are no pictures: the features were brought by the user, without the film (video.backbone: precomputed)."
+            "There are no pictures: the features were brought by the user (video.backbone: precomputed), and films are not looked "
+            "at then."
         )
     else:
         edges = look.edges_s

@@ -54,9 +54,10 @@ class Courses:
         """Where the time axis ends."""
         if self.look is not None:
             return max(self.look.film.duration_s, float(self.times[-1]))
-        return self.edges_s(len(self.times))[-1]
+        return self.edges_s[-1]
 
-    def edges_s(self, columns: int) -> tuple[float, float]:
+    @property
+    def edges_s(self) -> tuple[float, float]:
         """Left and right edge of pictures whose columns are the windows, in seconds."""
         step = step_s(self.times)
         half = step / 2 if np.isfinite(step) else (self.window_s if np.isfinite(self.window_s) else 1.0) / 2
@@ -202,7 +203,7 @@ def _cut_lines(ax: Axes, shown: Courses, unit: float, label: str) -> None:
 
 def _carpet(ax: Axes, level: LevelCourse, shown: Courses, unit: float, colour: str):
     carpet = level.carpet()
-    left, right = (edge / unit for edge in shown.edges_s(carpet.shape[1]))
+    left, right = (edge / unit for edge in shown.edges_s)
     mesh = ax.imshow(
         carpet, aspect="auto", cmap="RdBu_r", vmin=-_Z, vmax=_Z, extent=(left, right, len(carpet), 0),
         interpolation="nearest",
@@ -266,7 +267,7 @@ def likeness(shown: Courses) -> Picture | None:
     name, last = ("s", "min")[unit == 60.0], levels[-1]
     lags = lags_of(len(shown.times))
     lags_s = lags * step_s(shown.times)
-    left_edge, right_edge = (edge / unit for edge in shown.edges_s(len(shown.times)))
+    left_edge, right_edge = (edge / unit for edge in shown.edges_s)
     halves = []
     with drawing(_WIDTH, 3.9, "none") as figure:
         left, right = figure.add_axes((0.065, 0.13, 0.35, 0.79)), figure.add_axes((0.585, 0.13, 0.4, 0.79))

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from hashlib import blake2b
 from importlib import metadata
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroalign.config.backbones import keys_read
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.io import provenance
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 # A part is so many batches long, and so many times what is computed twice where two parts meet.
 _PART_BATCHES = 16
 _PART_OVERLAPS = 32
+# Models of clips take seconds for a window on a processor: this bounds what a job that is killed loses.
+_PART_WINDOWS = 64
 # Batches that wait between the decoder and the backbone.
 _DEPTH = 2
 _REPORT_S = 10.0
@@ -97,7 +100,7 @@ def embed_with(
     backbone : Backbone
     mezzanine, destination : path
     config : Video
-        `window_s`, `stride_s` and `batch_size` are used, and all of it is recorded.
+        `window_s`, `stride_s` and `batch_size` are used, and what its backbone reads is recorded.
     threads : int
         Threads that decode.
 
@@ -110,7 +113,7 @@ def embed_with(
     grid = window_grid(source.n_frames, source.fps, config.window_s, config.stride_s)
     parts = grid.parts(_windows_per_part(backbone, grid, config))
     made_by = provenance(
-        config.model_dump(mode="json", exclude={"device", "precomputed_dir", "on_damage"}),
+        config.model_dump(mode="json", include={*keys_read(config.backbone)} - {"device"}),
         {"mezzanine": mezzanine},
     )
     name = Path(mezzanine).name
@@ -120,12 +123,12 @@ def embed_with(
     )
     with Journal(destination, _identity(backbone, grid, len(parts[0]), made_by)) as journal:
         done = journal.count
+        there = sum(map(len, parts[:done]))
         if done:
-            there = sum(map(len, parts[:done]))
             logger.info("%d of %d windows are there, from a job that was stopped", there, len(grid))
-        progress = _Progress(grid, parts[done:])
         size = backbone.frame_size(source.width, source.height)
-        computed = _compute(backbone, mezzanine, size, parts[done:], config.batch_size, threads)
+        tell = _Progress(grid, there).tell
+        computed = _compute(backbone, mezzanine, size, parts[done:], config.batch_size, threads, tell)
         with closing(computed):
             for rows, low_level in computed:
                 part = parts[journal.count]
@@ -136,7 +139,6 @@ def embed_with(
                         "check its weights, or take another backbone (video.backbone)."
                     )
                 journal.append(rows.tobytes() + low_level.tobytes())
-                progress.tell(part)
         write_parts(
             destination,
             {level: (dim, backbone.dtype) for level, dim in backbone.levels.items()},
@@ -156,6 +158,8 @@ def embed_with(
 
 def _windows_per_part(backbone: Backbone, grid: WindowGrid, config: Video) -> int:
     """Enough for the frames that two parts share, and for the batch that is not full, to matter little."""
+    if backbone.by_window:
+        return _PART_WINDOWS
     stride = config.stride_s * grid.fps
     shared = backbone.past + backbone.future + max(0.0, config.window_s * grid.fps - stride)
     return math.ceil(max(_PART_BATCHES * config.batch_size, _PART_OVERLAPS * shared) / stride)
@@ -194,8 +198,9 @@ def _compute(
     parts: list[WindowGrid],
     batch: int,
     threads: int,
+    tell: Callable[[int], None],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Features of each part, of the backbone's type, and its low-level description.
+    """Features of each part, of the backbone's type, and its low-level description; `tell` hears of windows as they come.
 
     Threads decode ahead, so that the backbone does not wait; what they hold is bounded, however long the film.
     """
@@ -227,10 +232,15 @@ def _compute(
             low_levels[number].add(light)
             yield frames
 
+    def told(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for block in blocks:
+            yield block
+            tell(len(block))
+
     with closing(ahead(decode, tasks(), workers, _DEPTH)) as stream:
         for number, group in groupby(stream, key=itemgetter(0)):
             batches = seen(number, group)
-            rows = np.concatenate(list(backbone.features(batches, parts[number])))
+            rows = np.concatenate(list(told(backbone.features(batches, parts[number]))))
             expected = (len(parts[number]), sum(backbone.levels.values()))
             if rows.shape != expected:
                 raise ValueError(f"{backbone.name} gave rows of shape {rows.shape}, expected {expected}")
@@ -254,26 +264,25 @@ def _unpack(backbone: Backbone, part: bytes, windows: int) -> tuple[dict[str, np
 class _Progress:
     """Lines in the log: how far, how fast, how long still."""
 
-    def __init__(self, grid: WindowGrid, todo: list[WindowGrid]):
-        self._all = len(grid)
-        self._done = self._all - sum(map(len, todo))
-        self._end = grid.end_frame()
-        self._first = self._frame = todo[0].first_frame() if todo else self._end
+    def __init__(self, grid: WindowGrid, done: int):
+        self._stop = grid.stop
+        self._done, self._all = done, len(grid)
+        self._first = grid.start[min(done, len(grid) - 1)]
         self._began = self._told = time.monotonic()
 
-    def tell(self, part: WindowGrid) -> None:
-        """Note that a part is done, and say so from time to time, and at the end."""
-        self._done += len(part)
-        self._frame = part.end_frame()
+    def tell(self, windows: int) -> None:
+        """Note that so many more windows are computed, and say so from time to time, and at the end."""
+        self._done += windows
         now = time.monotonic()
         if now - self._told < _REPORT_S and self._done < self._all:
             return
         self._told = now
-        rate = (self._frame - self._first) / max(now - self._began, 1e-9)
+        frame = self._stop[self._done - 1]
+        rate = (frame - self._first) / max(now - self._began, 1e-9)
         logger.info(
             "%d of %d windows (%.0f %%), %.1f frames/s, %s left",
             *(self._done, self._all, 100 * self._done / self._all, rate),
-            _duration((self._end - self._frame) / rate),
+            _duration((self._stop[-1] - frame) / rate),
         )
 
 

@@ -19,9 +19,17 @@ from typing import Any
 
 from neuroalign.config import Config
 from neuroalign.config.backbones import REGISTRY
+from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.io import not_here, read_json, write_json
-from neuroalign.video.weights_record import RECORD, VOCABULARIES, content_digest, describe_files, sha256
+from neuroalign.video.weights_record import (
+    RECORD,
+    VOCABULARIES,
+    check_model_type,
+    content_digest,
+    describe_files,
+    sha256,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +40,7 @@ TOKENIZER_FILES = (
     *(*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("processor_config.json", "generation_config.json", "chat_template.jinja"),
 )
-BACKBONE_FILES = (*CONFIG_FILES, *TENSOR_FILES)
+BACKBONE_FILES = (*CONFIG_FILES, "processor_config.json", *TENSOR_FILES)
 CAPTIONER_FILES = (*CONFIG_FILES[:2], *TENSOR_FILES, *TOKENIZER_FILES)
 TEXT_FILES = (CONFIG_FILES[0], *TENSOR_FILES, *TOKENIZER_FILES)
 # Whatever the patterns say: files that run code when they are loaded are never taken.
@@ -55,19 +63,22 @@ class Request:
     revision : str or None
         Branch, tag or commit on the hub; None is its main branch.
     patterns : tuple of str
-        Names of the files that are needed, with ``*``; a pattern without a slash means files at the top.
+        Names of the files that are needed, with ``*``: files at the top.
     key : str
         The configuration key that names the weights, for messages.
+    model_types : tuple of str
+        Values of ``model_type`` in ``config.json`` that will do; none for any.
     """
 
     weights: str
     revision: str | None
     patterns: tuple[str, ...]
     key: str
+    model_types: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As plain values, which the workflow compares; `Request` takes them back."""
-        return {**asdict(self), "patterns": list(self.patterns)}
+        return {**asdict(self), "patterns": list(self.patterns), "model_types": list(self.model_types)}
 
 
 def weights_request(config: Config) -> dict[str, Request]:
@@ -83,17 +94,23 @@ def weights_request(config: Config) -> dict[str, Request]:
         ``backbone`` where the backbone has weights; with captions ``text``, and ``blip2`` if it writes them.
     """
     requests = {}
-    video = config.video
-    registered = REGISTRY.get(video.backbone)
-    if registered is not None and registered.weights is not None:
-        weights = video.weights or registered.weights
-        requests["backbone"] = Request(weights, video.revision, BACKBONE_FILES, "video.weights")
+    if (backbone := backbone_request(config.video)) is not None:
+        requests["backbone"] = backbone
     text, key = config.text, "text.embedding.weights"
     if text.source == "blip2":
         requests["blip2"] = Request(text.weights, text.revision, CAPTIONER_FILES, "text.weights")
     if text.source != "none":
         requests["text"] = Request(text.embedding.weights, text.embedding.revision, TEXT_FILES, key)
     return requests
+
+
+def backbone_request(video: Video) -> Request | None:
+    """The weights that a backbone needs; None for one without weights."""
+    registered = REGISTRY.get(video.backbone)
+    if registered is None or registered.weights is None:
+        return None
+    weights = video.weights or registered.weights
+    return Request(weights, video.revision, BACKBONE_FILES, "video.weights", registered.model_types)
 
 
 def local_folder(request: Request) -> Path | None:
@@ -135,9 +152,13 @@ def folder_problems(request: Request) -> Iterator[str]:
     names = needed(_names(folder), request.patterns)
     for what in lacking(names, request.patterns):
         yield f"{request.key} {request.weights} holds no {what}; save the model and its processor there."
-    for name in names:
-        if problem := not_here(folder / name):
-            yield f"{problem}."
+    absent = [problem for name in names if (problem := not_here(folder / name))]
+    yield from (f"{problem}." for problem in absent)
+    if "config.json" in names and not absent:
+        try:
+            check_model_type(folder, request.weights, request.model_types)
+        except UserError as error:
+            yield str(error)
 
 
 def lacking(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
@@ -182,7 +203,8 @@ def needed(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
         name
         for name in names
         if not name.endswith(_NEVER)
-        and any(p.count("/") == name.count("/") and fnmatch.fnmatchcase(name, p) for p in patterns)
+        and "/" not in name
+        and any(fnmatch.fnmatchcase(name, p) for p in patterns)
     }
     if TENSOR_FILES[0] in chosen:
         chosen = {n for n in chosen if n == TENSOR_FILES[0] or not any(map(_matcher(n), TENSOR_FILES))}
@@ -194,11 +216,8 @@ def _matcher(name: str):
 
 
 def _names(folder: Path) -> list[str]:
-    """Files of a folder and of the folders in it, relative to it; what is hidden is left out."""
-    found = [
-        p.relative_to(folder).as_posix() for p in (*folder.glob("*"), *folder.glob("*/*")) if not p.is_dir()
-    ]
-    return [name for name in found if not name.startswith(".") and "/." not in name]
+    """Files at the top of a folder; links that lead nowhere are named too, hidden files are not."""
+    return [p.name for p in folder.iterdir() if not p.is_dir() and not p.name.startswith(".")]
 
 
 def fetch_weights(request: Request, folder: str | os.PathLike) -> dict[str, Any]:

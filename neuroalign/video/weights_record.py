@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,35 @@ def open_weights(path: str | os.PathLike) -> Weights:
                 f"{there} {what}; remove {record} and fetch the weights again (`neuroalign weights --config FILE`)."
             )
     return Weights(folder, name, f"{name}@{mark}")
+
+
+def check_model_type(folder: Path, name: str, types: Collection[str]) -> None:
+    """Check that a folder holds a kind of model that can be used.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        Of the weights, for the message.
+    types : collection of str
+        Values of ``model_type`` in ``config.json`` that will do; none for any.
+
+    Raises
+    ------
+    UserError
+        If it is of another kind, or its ``config.json`` is no configuration.
+    """
+    content = read_json(folder / "config.json")
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{folder / 'config.json'} is no configuration of a model; save the model anew with save_pretrained."
+        )
+    found = content.get("model_type")
+    if types and found not in types:
+        raise UserError(
+            f"the weights {name} are of a {found} model, and this backbone needs {' or '.join(types)}; "
+            "correct video.weights or video.backbone."
+        )
 
 
 def content_digest(files: Mapping[str, Mapping[str, Any]]) -> str:

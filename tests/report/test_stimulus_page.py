@@ -220,6 +220,25 @@ def test_features_must_cover_the_film(made, windows, shift, expected):
     assert state(made.write(embedding)[1], "Time axis") == expected
 
 
+@pytest.mark.parametrize(
+    ("times", "window_s", "expected", "words"),
+    [
+        (np.arange(12) + 0.5, 1.0, "good", "is covered"),
+        (np.arange(7) + 5.5, 1.0, "bad", "the first 5.0 s of the film have no features"),
+        (np.arange(16) - 3.5, 1.0, "bad", "begin 4.0 s before the film"),
+        (np.arange(3) * 4 + 0.5, 1.0, "look", "3 of every 4 s have no features"),
+        (np.arange(12) + 1.0, 2.0, "good", "is covered"),
+    ],
+)
+def test_where_the_film_has_no_features_is_told(made, times, window_s, expected, words):
+    embedding = features(len(times))
+    embedding.times, embedding.attributes = times, embedding.attributes | {"window_s": window_s}
+    _, record = made.write(embedding)
+    (check,) = (c for c in record["checks"] if c["label"] == "Time axis")
+    assert check["state"] == expected
+    assert words in check["remark"]
+
+
 def test_windows_must_be_evenly_spaced(made):
     embedding = features()
     embedding.times = np.delete(np.arange(SECONDS + 1) + 0.5, 5)

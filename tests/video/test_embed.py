@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from neuroalign.config.backbones import REGISTRY, Registered
+from neuroalign.config.backbones import REGISTRY, Registered, keys_of_some, keys_read
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.video.backbones import Backbone, load_backbone
@@ -44,6 +44,7 @@ def test_the_file_holds_what_the_format_promises(written):
         assert file["levels/fine/data"].dtype == np.float32
         made_by = json.loads(file.attrs["provenance"])
     assert made_by["config"]["motion_energy"] == {"size": 64}
+    assert set(made_by["config"]) == {*keys_read("motion_energy")}
     assert set(made_by["inputs"]) == {"mezzanine"}
 
 
@@ -72,6 +73,54 @@ def test_low_level_of_large_frames_is_near_that_of_all_pixels():
     change = np.abs(np.diff(light, axis=0, prepend=light[:1]))
     expected = np.stack([light.mean(axis=(1, 2)), light.std(axis=(1, 2)), change.mean(axis=(1, 2))], axis=1)
     np.testing.assert_allclose(low_level.result(), expected.reshape(2, 8, 3).mean(axis=1), rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"backbone": "motion_energy", "layers": [3]},
+            "layers is set, but backbone motion_energy does not read",
+        ),
+        ({"backbone": "motion_energy", "weights": "a/b"}, "weights is set"),
+        ({"backbone": "precomputed", "revision": "main"}, "revision is set"),
+        ({"backbone": "resnet101", "pooling": "cls"}, r"pooling is set, .* \(clip, dinov2 do\)"),
+        ({"backbone": "clip", "clip_fps": 4}, "clip_fps is set"),
+        ({"backbone": "dinov2", "clip_tokens": "all"}, "clip_tokens is set"),
+        ({"backbone": "vjepa2", "pooling": "mean"}, "pooling is set"),
+    ],
+)
+def test_keys_that_a_backbone_ignores_are_refused(values, words):
+    with pytest.raises(ValidationError, match=words):
+        Video(**values)
+
+
+@pytest.mark.parametrize("backbone", [*REGISTRY, "precomputed"])
+def test_keys_at_their_defaults_are_not(backbone):
+    values = {**Video().model_dump(), "backbone": backbone, "motion_energy": {"size": 64}, "device": "cpu"}
+    assert Video(**values).backbone == backbone
+
+
+def test_keys_that_a_backbone_reads_are_those_of_its_code():
+    """What `from_config` looks up in the section is what the registry names, and nothing else."""
+    import ast
+    import inspect
+    from importlib import import_module
+
+    for name, registered in REGISTRY.items():
+        code = inspect.getsource(import_module(registered.module))
+        if "sampling_of" in code:
+            code += inspect.getsource(import_module("neuroalign.video.backbones._clips"))
+        found = {
+            node.attr
+            for node in ast.walk(ast.parse(code))
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "config"
+            and node.attr in Video.model_fields
+        }
+        named = set(keys_read(name)) & set(keys_of_some()) - {"weights", "revision"}
+        assert found - set(keys_read("precomputed")) == named, name
 
 
 def test_the_registry_names_backbones(monkeypatch):

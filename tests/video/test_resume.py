@@ -258,9 +258,23 @@ def test_the_log_says_how_far_it_is(long_film, tmp_path, caplog, monkeypatch):
     with caplog.at_level(logging.INFO):
         embed(long_film, tmp_path / "long.h5", CONFIG)
     lines = [r.message for r in caplog.records if "frames/s" in r.message]
-    assert len(lines) == PARTS
+    # Within parts too: one may take long.
+    assert len(lines) > 10 * PARTS
+    done = [int(line.split()[0]) for line in lines]
+    assert done == sorted(done)
     assert lines[-1].startswith("96 of 96 windows (100 %), ")
     assert lines[-1].endswith(" frames/s, 0 s left")
+
+
+def test_parts_of_models_of_clips_are_short_whatever_they_look_at():
+    """What a killed job loses is what a part takes to compute: seconds a window, and context is not computed."""
+    grid = module.window_grid(8 * 7200, 8.0, 1.0, 1.0)
+    backbone = MotionEnergyBackbone(32, 8.0)
+    backbone.past = backbone.future = 60
+    config = Video(batch_size=32)
+    assert module._windows_per_part(backbone, grid, config) == 480
+    backbone.by_window = True
+    assert module._windows_per_part(backbone, grid, config) == 64
 
 
 def test_a_backbone_may_leave_frames_unread(long_film, whole, tmp_path):

@@ -20,15 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroalign.config import parse_config
+from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.video.weights import (
     BACKBONE_FILES,
     TENSOR_FILES,
     TOKENIZER_FILES,
     Request,
+    backbone_request,
     fetch_weights,
     folder_problems,
     lacking,
+    local_files,
     needed,
     weights_request,
 )
@@ -402,13 +405,32 @@ def test_a_local_folder_is_used_where_it_is(tmp_path):
 
 def test_what_a_local_folder_lacks_is_told(tmp_path):
     assert len(list(folder_problems(request_(str(tmp_path))))) == 3
-    (tmp_path / "config.json").touch()
+    (tmp_path / "config.json").write_text("{}")
     (tmp_path / "video_preprocessor_config.json").touch()
     (problem,) = folder_problems(request_(str(tmp_path)))
     assert "holds no model.safetensors" in problem
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     (problem,) = folder_problems(request_(str(tmp_path)))
     assert "pointer to content that is not here" in problem
+
+
+def test_another_family_s_folder_is_told_before_anything_runs(tmp_path):
+    for name in ("preprocessor_config.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    request = backbone_request(Video(backbone="clip", weights=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "dinov2"}')
+    (problem,) = folder_problems(request)
+    assert "are of a dinov2 model, and this backbone needs clip or clip_vision_model" in problem
+    for content, words in (("[]", "no configuration"), ("{", "not valid JSON")):
+        (tmp_path / "config.json").write_text(content)
+        (problem,) = folder_problems(request)
+        assert words in problem
+    (tmp_path / "config.json").write_text('{"model_type": "clip_vision_model"}')
+    assert not list(folder_problems(request))
+    # A whole processor's file holds the preprocessing, too.
+    (tmp_path / "preprocessor_config.json").rename(tmp_path / "processor_config.json")
+    assert not list(folder_problems(request))
+    assert "processor_config.json" in {path.name for path in local_files(request)}
 
 
 def test_needed_files():
@@ -418,9 +440,7 @@ def test_needed_files():
     assert needed([*shards, "model.safetensors", "model.fp16.safetensors"], BACKBONE_FILES) == [
         "model.safetensors"
     ]
-    assert needed(["1_Pooling/config.json", "2_Dense/config.json"], ("1_Pooling/config.json",)) == [
-        "1_Pooling/config.json"
-    ]
+    assert needed(["1_Pooling/config.json", "config.json"], ("config.json",)) == ["config.json"]
 
 
 def test_a_model_of_words_needs_a_vocabulary_of_any_kind():
@@ -447,7 +467,10 @@ def test_requests_follow_the_configuration():
     video = {"backbone": "clip", "weights": "lab/clip", "revision": "v1"}
     request = weights_request(parse_config({**demo, "video": video}))["backbone"]
     assert (request.weights, request.revision) == ("lab/clip", "v1")
-    assert Request(**{**request.plain(), "patterns": tuple(request.plain()["patterns"])}) == request
+    assert request.model_types == ("clip", "clip_vision_model")
+    assert (
+        Request(**{k: tuple(v) if isinstance(v, list) else v for k, v in request.plain().items()}) == request
+    )
 
 
 def test_the_command_fetches_what_the_configuration_needs(hub, tmp_path):

@@ -35,16 +35,26 @@ def test_nothing_of_a_subject_may_be_shared(rule):
         shared_rules(Video(), ["embed", rule])
 
 
-def test_embeddings_are_shared_only_where_the_settings_fix_the_weights(tmp_path):
-    pinned = Video(backbone="resnet101", weights="microsoft/resnet-101", revision=COMMIT)
+@pytest.mark.parametrize("weights", [None, "microsoft/resnet-101"])
+def test_embeddings_of_a_network_are_shared_with_a_commit(weights):
+    pinned = Video(backbone="resnet101", weights=weights, revision=COMMIT)
     assert shared_rules(pinned, ["embed"]) == {"normalise", "embed"}
-    for loose in (
-        Video(backbone="resnet101"),
-        Video(backbone="resnet101", weights=str(tmp_path), revision=COMMIT),
-    ):
-        assert shared_rules(loose, []) == {"normalise"}
-        with pytest.raises(UserError, match=r"video\.revision"):
-            shared_rules(loose, ["embed"])
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "refs/pr/3", COMMIT[:12], COMMIT + "0"])
+def test_embeddings_are_not_shared_where_the_weights_may_change(revision):
+    loose = Video(backbone="resnet101", weights="microsoft/resnet-101", revision=revision)
+    assert shared_rules(loose, []) == {"normalise"}
+    with pytest.raises(UserError, match=r"video\.revision"):
+        shared_rules(loose, ["embed"])
+
+
+def test_embeddings_of_weights_in_a_folder_are_not_shared(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (str(tmp_path / "mine"), "~/mine"):
+        video = Video(backbone="resnet101", weights=folder, revision=COMMIT)
+        assert shared_rules(video, []) == {"normalise"}
 
 
 def test_what_a_job_asks_for_suits_its_backbone():

@@ -100,6 +100,39 @@ def test_weights_fetched_by_hand_are_not_fetched_again(root, tmp_path, project, 
     assert rules(snakemake(root, tmp_path, project, "-n", embedding)) == {"normalise", "embed"}
 
 
+def test_a_folder_of_another_model_is_refused_before_anything_runs(root, tmp_path, project, resnet):
+    project["video"] = {"backbone": "clip", "weights": str(resnet)}
+    with pytest.raises(AssertionError, match="are of a resnet model, and this backbone needs clip or"):
+        snakemake(root, tmp_path, project, "-n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "before", "after", "reruns"),
+    [
+        ("resnet101", {}, {"motion_energy": {"size": 48}}, False),
+        ("resnet101", {"precomputed_dir": "one"}, {"precomputed_dir": "two"}, False),
+        ("motion_energy", {}, {"motion_energy": {"size": 48}}, True),
+        ("motion_energy", {"device": "auto"}, {"device": "cpu"}, False),
+    ],
+)
+def test_only_keys_that_a_backbone_reads_embed_again(
+    root, tmp_path, project, resnet, backbone, before, after, reruns
+):
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    film = Path(project["dataset"]["bids_dir"]) / "stimuli/film.mp4"
+    source = ["-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=2", "-pix_fmt", "yuv420p"]
+    subprocess.run([get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, str(film)], check=True)
+    common = {"backbone": backbone, "height": 64}
+    common |= {"weights": str(resnet), "device": "cpu"} if backbone == "resnet101" else {}
+    project["video"] = common | before
+    target = f"{project['output_dir']}/embeddings/{backbone}/film.h5"
+    snakemake(root, tmp_path, project, target)
+    project["video"] = common | after
+    assert rules(snakemake(root, tmp_path, project, "-n", target)) == ({"embed"} if reruns else set())
+
+
 @pytest.mark.slow
 def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet):
     from imageio_ffmpeg import get_ffmpeg_exe

@@ -9,6 +9,7 @@ sys.path.insert(0, workflow.basedir)
 if os.path.exists(sys.executable):
     sys.executable = shlex.quote(sys.executable)
 
+from neuroalign.config.backbones import keys_read
 from neuroalign.errors import UserError
 from neuroalign.modules import source_files
 from neuroalign.plan import make_plan

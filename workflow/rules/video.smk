@@ -43,6 +43,6 @@ rule embed:
         runtime=lambda wildcards, attempt: attempt * EMBED["runtime"],
         gpu=PLAN.embed_gpus,
     params:
-        video=PLAN.section("video", but=("precomputed_dir", "on_damage")),
+        video=PLAN.section("video", *keys_read(CONFIG["video"]["backbone"])),
     script:
         "../scripts/embed.py"

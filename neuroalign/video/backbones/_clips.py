@@ -58,7 +58,7 @@ class Sampling:
     @property
     def parts(self) -> int:
         """Clips per window: as many as it takes to cover it, at least one."""
-        return max(1, round(self.window_s * self.rate / self.frames))
+        return max(1, math.ceil(self.window_s * self.rate / self.frames - _EPSILON))
 
     @property
     def _reach(self) -> float:
@@ -170,6 +170,7 @@ class VideoBackbone(ABC):
     name: str
     # Residual streams of transformers have a few channels of very large values; single precision holds them all.
     dtype = np.dtype(np.float32)
+    by_window = True
 
     def __init__(
         self,

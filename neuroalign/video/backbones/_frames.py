@@ -35,6 +35,7 @@ class FrameBackbone(ABC):
     # Residual streams of transformers have a few channels of very large values; single precision holds them all.
     dtype = np.dtype(np.float32)
     past = future = 0
+    by_window = False
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ from neuroalign.io import read_json
 logger = logging.getLogger(__name__)
 
 FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
+# A whole processor's file, as newer versions of transformers write it, holds them under these names.
+NESTED, PARTS = "processor_config.json", ("video_processor", "image_processor")
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,30 @@ class Preprocessing:
                 f"the preprocessing of the weights ({kind or 'of no named kind'}) cannot be followed: its sizes are "
                 f"{content.get('size')} and {content.get('crop_size')}; it must cut a centred square."
             ) from error
+        if not content.get("do_resize", True):
+            raise UserError(
+                "the preprocessing of the weights scales no pictures (do_resize is false), and frames are scaled here while "
+                "they are decoded; save the model's own processor beside the weights."
+            )
         normalise, rescale = content.get("do_normalize", True), content.get("do_rescale", True)
         if normalise and not ("image_mean" in content and "image_std" in content):
             raise UserError(
                 "the preprocessing of the weights names no image_mean and image_std; save the model's own processor "
                 "beside the weights."
             )
-        return cls(
-            size,
-            crop,
-            tuple(content["image_mean"]) if normalise else (0.0, 0.0, 0.0),
-            tuple(content["image_std"]) if normalise else (1.0, 1.0, 1.0),
-            float(content.get("rescale_factor", 1 / 255)) if rescale else 1.0,
-            square,
-        )
+        try:
+            mean = _channels(content["image_mean"]) if normalise else (0.0, 0.0, 0.0)
+            std = _channels(content["image_std"]) if normalise else (1.0, 1.0, 1.0)
+            scale = float(content.get("rescale_factor", 1 / 255)) if rescale else 1.0
+            if not (all(std) and scale):
+                raise ValueError("pictures without any contrast")
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                "the preprocessing of the weights cannot be followed: image_mean and image_std must be three numbers each, and "
+                f"rescale_factor one (they are {content.get('image_mean')}, {content.get('image_std')} and "
+                f"{content.get('rescale_factor', 1 / 255)}); save the model's own processor beside the weights."
+            ) from error
+        return cls(size, crop, mean, std, scale, square)
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
         """Size, as (width, height), to which a film of the given size is scaled while decoding."""
@@ -138,7 +150,7 @@ def _geometry(kind: str, content: Mapping[str, Any]) -> tuple[int, int, bool]:
         size = _side(content["size"])
         if size >= 384:
             return size, size, True
-        return int(size / content.get("crop_pct", 224 / 256)), size, False
+        return int(size / (content.get("crop_pct") or 224 / 256)), size, False
     size, square = content["size"], isinstance(content["size"], Mapping) and "height" in content["size"]
     crops = content.get("do_center_crop", "crop_size" in content)
     if not crops and isinstance(size, Mapping) and not square:
@@ -149,12 +161,24 @@ def _geometry(kind: str, content: Mapping[str, Any]) -> tuple[int, int, bool]:
     return _side(size), crop, square or not crops
 
 
+def _channels(values: Any) -> tuple[float, ...]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
 def _side(size: int | Mapping[str, int]) -> int:
     """The one number of a size; a rectangle has none."""
     if isinstance(size, Mapping):
         (side,) = set(size.values())
         return int(side)
     return int(size)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} states no preprocessing; save the model's own processor beside the weights.")
+    return content
 
 
 def load_preprocessing(folder: Path) -> Preprocessing:
@@ -167,7 +191,12 @@ def load_preprocessing(folder: Path) -> Preprocessing:
     """
     for name in FILES:
         if (folder / name).exists():
-            return Preprocessing.from_dict(read_json(folder / name))
+            return Preprocessing.from_dict(_mapping(folder / name))
+    if (folder / NESTED).exists():
+        content = _mapping(folder / NESTED)
+        for part in PARTS:
+            if isinstance(content.get(part), dict):
+                return Preprocessing.from_dict(content[part])
     raise UserError(
         f"{folder} holds no {FILES[1]}; save the model's processor there, or fetch the weights with "
         "`neuroalign weights`."

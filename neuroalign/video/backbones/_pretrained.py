@@ -14,9 +14,8 @@ import torch
 
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
-from neuroalign.io import read_json
 from neuroalign.video.backbones._preprocessing import Preprocessing
-from neuroalign.video.weights_record import Weights, open_weights
+from neuroalign.video.weights_record import Weights, check_model_type, open_weights
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +63,7 @@ def load_model(kind: Any, weights: Weights, types: Sequence[str], unused: Sequen
     UserError
         If the folder holds another kind of model, or lacks tensors: what is missing would be random numbers.
     """
-    model_type = read_json(weights.folder / "config.json").get("model_type")
-    if model_type not in types:
-        raise UserError(
-            f"the weights {weights.name} are of a {model_type} model, and this backbone needs {' or '.join(types)}; "
-            "correct video.weights or video.backbone."
-        )
-    from safetensors import SafetensorError
-
+    check_model_type(weights.folder, weights.name, types)
     try:
         with _quiet():
             model, report = kind.from_pretrained(
@@ -80,13 +72,22 @@ def load_model(kind: Any, weights: Weights, types: Sequence[str], unused: Sequen
                 local_files_only=True,
                 dtype=torch.float32,
                 output_loading_info=True,
+                # What does not fit is told below, with its shapes.
+                ignore_mismatched_sizes=True,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    # The library checks little: an odd configuration fails wherever its value is used first.
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
             f"the weights {weights.name} in {weights.folder} could not be loaded ({reason}); fetch them again with "
             "`neuroalign weights`, or save the model anew with save_pretrained."
         ) from error
+    for tensor, there, wanted in sorted(report["mismatched_keys"]):
+        if not tensor.startswith(tuple(unused)):
+            raise UserError(
+                f"the weights {weights.name} do not fit their config.json: {tensor} has the shape {tuple(there)}, and "
+                f"{tuple(wanted)} is stated; save the model and its configuration anew with save_pretrained."
+            )
     missing = sorted(n for n in report["missing_keys"] if not n.startswith(tuple(unused)))
     if missing:
         raise UserError(

@@ -32,6 +32,9 @@ class Backbone(Protocol):
     past, future : int
         How many frames before a window's first, and after its last, its features depend on: 0 for models that see
         frames or windows by themselves.
+    by_window : bool
+        Whether each window is computed by itself, from frames of its own. Then nothing is computed twice where two parts
+        of a film meet (`past` and `future` are only decoded twice), and parts are short.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Backbone(Protocol):
     dtype: np.dtype
     past: int
     future: int
+    by_window: bool
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height to which frames of a film of the given size are to be scaled while decoding."""

@@ -11,6 +11,7 @@ from os import PathLike
 import torch
 from transformers import CLIPVisionModelWithProjection
 
+from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
 from neuroalign.video.backbones._frames import FrameBackbone
 from neuroalign.video.backbones._levels import Taps, layer_numbers, pool_tokens
@@ -57,7 +58,7 @@ class ClipBackbone(FrameBackbone):
     def from_config(cls, config: Video, fps: float, weights: str | PathLike | None = None) -> ClipBackbone:
         """Load the weights in a folder (by default the folder ``video.weights``)."""
         found = find_weights(config, weights)
-        model = load_model(CLIPVisionModelWithProjection, found, ["clip", "clip_vision_model"])
+        model = load_model(CLIPVisionModelWithProjection, found, REGISTRY[cls.name].model_types)
         preprocessing = load_preprocessing(found.folder)
         same_size(preprocessing, model.config.image_size, found)
         return cls(

@@ -11,6 +11,7 @@ from os import PathLike
 import torch
 from transformers import Dinov2Model
 
+from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
 from neuroalign.video.backbones._frames import FrameBackbone
 from neuroalign.video.backbones._levels import Taps, layer_numbers, pool_tokens
@@ -52,7 +53,7 @@ class Dinov2Backbone(FrameBackbone):
         """Load the weights in a folder (by default the folder ``video.weights``)."""
         found = find_weights(config, weights)
         return cls(
-            load_model(Dinov2Model, found, ["dinov2"], unused=["layernorm"]),
+            load_model(Dinov2Model, found, REGISTRY[cls.name].model_types, unused=["layernorm"]),
             load_preprocessing(found.folder),
             choose_device(config.device),
             config.batch_size,

@@ -188,6 +188,7 @@ class MotionEnergyBackbone:
     name = "motion_energy"
     device = "cpu"
     dtype = np.dtype(np.float32)
+    by_window = False
 
     def __init__(self, size: int, fps: float):
         self._energy = MotionEnergy(size, fps)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import ResNetModel
 
+from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
 from neuroalign.video.backbones._frames import FrameBackbone
 from neuroalign.video.backbones._preprocessing import Preprocessing, load_preprocessing
@@ -42,7 +43,7 @@ class ResNetBackbone(FrameBackbone):
     def from_config(cls, config: Video, fps: float, weights: str | PathLike | None = None) -> ResNetBackbone:
         """Load the weights in a folder (by default the folder ``video.weights``)."""
         found = find_weights(config, weights)
-        model = load_model(ResNetModel, found, ["resnet"])
+        model = load_model(ResNetModel, found, REGISTRY[cls.name].model_types)
         preprocessing = load_preprocessing(found.folder)
         return cls(model, preprocessing, choose_device(config.device), config.batch_size, found.revision)
 

@@ -13,6 +13,7 @@ from os import PathLike
 import torch
 from transformers import VideoMAEModel
 
+from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.video.backbones._clips import VideoBackbone, sampling_of
@@ -34,7 +35,7 @@ class VideoMaeBackbone(VideoBackbone):
     ) -> VideoMaeBackbone:
         """Load the weights in a folder (by default the folder ``video.weights``)."""
         found = find_weights(config, weights)
-        model = load_model(VideoMAEModel, found, ["videomae"], unused=["layernorm"])
+        model = load_model(VideoMAEModel, found, REGISTRY[cls.name].model_types, unused=["layernorm"])
         frames = model.config.num_frames
         if config.clip_frames not in (None, frames):
             raise UserError(

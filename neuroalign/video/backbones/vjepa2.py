@@ -13,6 +13,7 @@ from os import PathLike
 import torch
 from transformers import VJEPA2Model
 
+from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
 from neuroalign.video.backbones._clips import VideoBackbone, sampling_of
 from neuroalign.video.backbones._preprocessing import load_preprocessing
@@ -30,7 +31,9 @@ class Vjepa2Backbone(VideoBackbone):
     def from_config(cls, config: Video, fps: float, weights: str | PathLike | None = None) -> Vjepa2Backbone:
         """Load the weights in a folder (by default the folder ``video.weights``)."""
         found = find_weights(config, weights)
-        model = load_model(VJEPA2Model, found, ["vjepa2"], unused=["predictor", "encoder.layernorm"])
+        model = load_model(
+            VJEPA2Model, found, REGISTRY[cls.name].model_types, unused=["predictor", "encoder.layernorm"]
+        )
         preprocessing = load_preprocessing(found.folder)
         same_size(preprocessing, model.config.crop_size, found)
         return cls(

@@ -42,6 +42,15 @@ def test_what_is_wrong_with_weights_is_one_sentence(name, weights, tmp_path):
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**content, "model_type": "bert"}))
     told(folder, "are of a bert model")
+    folder = copy("list")
+    (folder / "config.json").write_text("[]")
+    told(folder, "is no configuration of a model")
+    folder = copy("odd")
+    changed = json.loads((weights[name] / "config.json").read_text())
+    for part in (changed, changed.get("vision_config", {})):
+        part |= {key: "none" for key in ("hidden_size", "hidden_sizes") if key in part}
+    (folder / "config.json").write_text(json.dumps(changed))
+    told(folder, "could not be loaded")
     folder = copy("broken")
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:500])
     told(folder, "could not be loaded")
@@ -54,6 +63,11 @@ def test_what_is_wrong_with_weights_is_one_sentence(name, weights, tmp_path):
         lost = next(n for n in tensors if n.startswith("vision_model") and "layers.1" in n and "weight" in n)
     save_file({n: t for n, t in tensors.items() if n != lost}, folder / "model.safetensors", {"format": "pt"})
     told(folder, "lack 1 tensors")
+    folder = copy("shape")
+    first, *more = tensors[lost].shape
+    changed = {**tensors, lost: torch.zeros(first + 1, *more)}
+    save_file(changed, folder / "model.safetensors", {"format": "pt"})
+    told(folder, rf"\.weight has the shape \({first + 1},.*\), and \({first},.*\) is stated")
     folder = copy("pickled")
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()

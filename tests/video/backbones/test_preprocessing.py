@@ -230,6 +230,13 @@ def test_switches_are_followed():
         ({"size": 224, "crop_size": 256, "do_center_crop": True, **IMAGENET}, "centred square"),
         ({**IMAGENET}, "centred square"),
         ({"size": 224, "crop_size": 224}, "names no image_mean"),
+        ({"size": 224, "crop_size": None, **IMAGENET}, "centred square"),
+        ({"size": 224, "crop_size": 224, **IMAGENET, "image_mean": None}, "three numbers each"),
+        ({"size": 224, "crop_size": 224, **IMAGENET, "image_mean": 0.5}, "three numbers each"),
+        ({"size": 224, "crop_size": 224, "image_mean": [0.5], "image_std": [0.5]}, "three numbers each"),
+        ({"size": 224, "crop_size": 224, **IMAGENET, "image_std": [0, 1, 1]}, "three numbers each"),
+        ({"size": 224, "crop_size": 224, **IMAGENET, "rescale_factor": None}, "rescale_factor one"),
+        ({"size": 224, "crop_size": 224, **IMAGENET, "do_resize": False}, "do_resize is false"),
     ],
 )
 def test_what_cannot_be_followed_is_one_sentence(content, words):
@@ -247,6 +254,19 @@ def test_a_video_model_s_own_file_comes_first(tmp_path):
     ):
         (tmp_path / name).write_text(json.dumps(PUBLISHED[published][0]))
         assert load_preprocessing(tmp_path).size == PUBLISHED[published][1][0]
+
+
+def test_a_whole_processor_s_file_will_do(tmp_path):
+    """As `CLIPProcessor.save_pretrained` writes it: the only file beside the tokenizer's."""
+    content, (size, *_) = PUBLISHED["facebook/dinov2-base"]
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": content}))
+    assert load_preprocessing(tmp_path).size == size
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))
+    with pytest.raises(UserError, match="holds no preprocessor_config"):
+        load_preprocessing(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("[1]")
+    with pytest.raises(UserError, match="states no preprocessing"):
+        load_preprocessing(tmp_path)
 
 
 def test_a_film_smaller_than_the_model_s_pictures_is_told(caplog):

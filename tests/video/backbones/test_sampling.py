@@ -79,6 +79,24 @@ def test_windows_longer_than_a_clip_are_covered():
     assert np.concatenate(index).tolist() == list(range(48))
 
 
+@settings(deadline=None)
+@given(clips_long=st.floats(1.0, 4.0), frames=st.sampled_from([4, 16]), tubelet=st.sampled_from([1, 2]))
+def test_every_moment_of_a_window_is_averaged_whatever_its_length(clips_long, frames, tubelet):
+    """Half a window without a clip would be left out of its features."""
+    rate, window_s = 8.0, clips_long * frames / 8.0
+    sampling = Sampling(frames, rate, 8.0, window_s)
+    assert sampling.parts == int(np.ceil(clips_long - 1e-6))
+    groups = np.flatnonzero(sampling.tubelets(tubelet, "window"))
+    middles = (np.arange(sampling.parts) + 0.5) * window_s / sampling.parts
+    # From the first to the last moment that a clip's tokens see, half a frame more at each end.
+    first = (groups[0] * tubelet - frames / 2) / rate
+    last = ((groups[-1] + 1) * tubelet - frames / 2) / rate
+    slack = tubelet / rate / 2 + 1e-6
+    assert middles[0] + first <= slack
+    assert middles[-1] + last >= window_s - slack
+    assert (middles[1:] + first <= middles[:-1] + last + 2 * slack).all()
+
+
 def test_clips_are_those_of_the_families_training():
     """VideoMAE: 16 frames, every fourth of 30 a second. V-JEPA 2: 4 a second, whatever the film's rate."""
     from neuroalign.video.backbones.videomae import RATE as VIDEOMAE
