@@ -71,6 +71,11 @@ class TextPlan:
         return files | {"said": said, "record": said.removesuffix(".tsv") + ".json"}
 
     @property
+    def unused_training(self) -> tuple[str, ...]:
+        """Keys of the section `train` that no training reads: the weights of text, where there is none."""
+        return ("text",) if self.checked.text.source == "none" else ()
+
+    @property
     def describe_gpus(self) -> int:
         """GPUs of a job in which BLIP-2 describes a film."""
         return int(self.checked.text.device != "cpu")
