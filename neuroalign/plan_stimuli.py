@@ -15,6 +15,7 @@ class StimulusPlan:
     stimuli: list[str]
     embedding_files: list[str]
     mezzanine_files: list[str]
+    captioned: list[str]
     captions_files: list[str]
 
     @property
@@ -42,7 +43,6 @@ class StimulusPlan:
         # Where features are precomputed there may be no films.
         for stimulus, film in zip(self.stimuli, self.mezzanine_files, strict=False):
             inputs[stimulus] |= {"video": film, "record": f"{film.removesuffix('.mp4')}.json"}
-        # None where text is off.
-        for stimulus, file in zip(self.stimuli, self.captions_files, strict=False):
+        for stimulus, file in zip(self.captioned, self.captions_files, strict=True):
             inputs[stimulus]["captions"] = file
         return inputs

@@ -21,15 +21,29 @@ class TextPlan:
         return not self.precomputed or self.checked.text.source == "blip2"
 
     @property
+    def captioned(self) -> list[str]:
+        """The stimuli that have captions, in the order of `stimuli`: all that BLIP-2 describes, or those that a user has."""
+        if self.checked.text.source == "blip2":
+            return self.stimuli
+        return list(self.brought_captions)
+
+    @property
     def captions_files(self) -> list[str]:
-        """Captions, in the order of `stimuli`; none where text is not used."""
-        if self.checked.text.source == "none":
-            return []
-        return [f"{self.out}/captions/{stimulus}.h5" for stimulus in self.stimuli]
+        """Captions, in the order of `captioned`; none where text is not used."""
+        return [f"{self.out}/captions/{stimulus}.h5" for stimulus in self.captioned]
+
+    @property
+    def text_notice(self) -> str | None:
+        """What to say of stimuli for which the user has no captions, if there are any."""
+        if self.checked.text.source != "tsv":
+            return None
+        from neuroalign.text.tsv import without_captions
+
+        return without_captions(self.checked.text.captions_dir, self.brought_captions, self.stimuli)
 
     @cached_property
     def brought_captions(self) -> dict[str, str]:
-        """The user's captions, by stimulus; none where the user brings none."""
+        """The user's captions, by stimulus in the order of `stimuli`; none where the user brings none."""
         if self.checked.text.source != "tsv":
             return {}
         from neuroalign.text.tsv import find_all_captions
@@ -55,6 +69,11 @@ class TextPlan:
             return files | {"said": self.brought_captions[stimulus]}
         said = self.described_files[index]
         return files | {"said": said, "record": said.removesuffix(".tsv") + ".json"}
+
+    @property
+    def unused_training(self) -> tuple[str, ...]:
+        """Keys of the section `train` that no training reads: the weights of text, where there is none."""
+        return ("text",) if self.checked.text.source == "none" else ()
 
     @property
     def describe_gpus(self) -> int:

@@ -129,9 +129,11 @@ def _joined(parts: Sequence[Embedding]) -> Embedding:
 
 def _no_text(clips: Embedding) -> Embedding:
     """The captions of clips that have none."""
-    arrays = (clips.pooled, clips.steps, clips.codes, clips.index)
+    arrays = (clips.pooled, clips.steps, clips.codes)
     empty = (None if x is None else np.zeros_like(x) for x in arrays)
-    return Embedding(*empty, present=np.zeros(clips.steps.shape[:2], bool))
+    # As in `models.embed`: no code, rather than the first.
+    index = None if clips.index is None else np.full_like(clips.index, -1)
+    return Embedding(*empty, index, present=np.zeros(clips.steps.shape[:2], bool))
 
 
 def _caption_files(model: TrainedModel, films: Sequence[Path], folder: Path | None) -> dict[Path, Path]:

@@ -329,7 +329,8 @@ def _captions(config: Config, shown: pd.DataFrame) -> Iterator[str]:
     from neuroalign.text.tsv import captions_problems
 
     films = dict(zip(shown["stimulus"], shown["stimulus_file"], strict=True))
-    yield from captions_problems(config.text.captions_dir, films)
+    guard_s = config.split.guard_s if config.split.by == "time" else None
+    yield from captions_problems(config.text.captions_dir, films, guard_s)
 
 
 def missing_stimuli(config: Config, shown: pd.DataFrame) -> Iterator[str]:

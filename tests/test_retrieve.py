@@ -18,9 +18,10 @@ from neuroalign.errors import UserError
 from neuroalign.fmri.series import RoiSeries, read_series, write_series
 from neuroalign.models.model import Architecture, NeuroAlign
 from neuroalign.models.scaling import Scaler, Scalers
+from neuroalign.models.score import Embedding as Clips
 from neuroalign.models.score import Weights
 from neuroalign.models.trained import TrainedModel
-from neuroalign.retrieve import retrieve
+from neuroalign.retrieve import _joined, retrieve
 from neuroalign.text.captions import Captions, read_captions, write_captions
 from neuroalign.video.shards import Embedding, read_embedding, write_embedding
 
@@ -262,6 +263,20 @@ def test_without_captions_a_model_that_learned_from_them_ranks_by_video_and_says
     assert not caplog.records
     silent = retrieve(reader, files.runs, video=files.films / "film-1.h5", onsets=[9.0])
     assert film["score"].tolist() != silent["score"].tolist()
+
+
+def test_clips_without_captions_have_no_code_of_text():
+    def clips(n, text=None):
+        arrays = (np.ones((n, 6)), np.ones((n, 3, 2)), np.ones((n, 3, 4)), np.zeros((n, 3, 1, 2), int))
+        return Clips(*arrays, text)
+
+    words = clips(2)
+    words.present = np.ones((2, 3), bool)
+    found = _joined([clips(2, words), clips(4)]).text
+    assert found.present.any(1).tolist() == [True] * 2 + [False] * 4
+    assert (found.index[:2] == 0).all()
+    assert (found.index[2:] == -1).all()
+    assert not found.codes[2:].any()
 
 
 def test_captions_for_a_model_without_text_are_left_alone(files, captions, caplog):

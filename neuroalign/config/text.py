@@ -33,7 +33,8 @@ class Text(Section):
     )
     captions_dir: UserPath | None = Field(
         None,
-        description="Folder of `<stimulus>.tsv` with onset, duration and caption, for `source: tsv`.",
+        description="Folder of `<stimulus>.tsv` with onset, duration and caption, for `source: tsv`; films without a file have no "
+        "captions.",
     )
     weights: str = Field(
         "Salesforce/blip2-opt-2.7b",

@@ -141,7 +141,10 @@ class Vq(Optimiser):
 
 
 class TextPairs(Section):
-    """Weights of the losses that text takes part in, where `text.source` is not none; 0 switches a pair off."""
+    """Weights of the losses that text takes part in, where `text.source` is not none.
+
+    0 removes the losses of a pair and no more: the start of training, the codebooks and the score hear captions all the same.
+    """
 
     fmri_text: float = Field(0.5, ge=0, description="Of every loss term between fMRI and text.")
     video_text: float = Field(0.25, ge=0, description="Of every loss term between video and text.")
@@ -169,7 +172,8 @@ class Train(Section):
     )
     text: TextPairs = Field(
         default_factory=TextPairs,
-        description="Weights of what text adds to both stages; of no effect without text.",
+        description="Weights of the losses that text adds to both stages; of no effect without text. 0 removes losses only: the "
+        "linear start, the codebooks and the score hear captions all the same (`text.source: none` is without).",
     )
     ntcl: Ntcl = Field(default_factory=Ntcl, description="Stage 1.")
     vq: Vq = Field(default_factory=Vq, description="Stage 2.")

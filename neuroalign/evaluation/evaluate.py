@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 
 MODEL = "neuroalign"
 PLAIN_PARTS = ("fused", "score")
+# Captions alone.
+TEXT_PART = "text"
 METRIC_COLUMNS = (
     "model",
     "seed",
@@ -214,6 +216,7 @@ def _read(score_files: Sequence[ScoreFile], parts: Sequence[PairedDataset]) -> T
     """Join every score file with the clip table of its fold, in one order for all."""
     folds: dict[tuple[str, int], set[int]] = {}
     found: TrialsOf = {}
+    silent: dict[str, bool] = {}
     for file in sorted(score_files, key=lambda f: (f.model != MODEL, f.seed, f.fold)):
         if file.fold in folds.setdefault((file.model, file.seed), set()):
             raise UserError(f"Model '{file.model}', seed {file.seed}, fold {file.fold} is given twice.")
@@ -226,6 +229,9 @@ def _read(score_files: Sequence[ScoreFile], parts: Sequence[PairedDataset]) -> T
             raise UserError(f"{file.path} holds no scores; is there any test clip?")
         for subject in sorted(scores):
             item = order_scores(scores[subject], clips)
+            if TEXT_PART in item.parts:
+                # Clips without captions have vectors of zeros, and cosines of zero.
+                silent[file.model] = silent.get(file.model, True) and not item.parts[TEXT_PART].any()
             for part in sorted(item.parts, key=lambda p: p not in PLAIN_PARTS):
                 own = found.setdefault(model_name(file.model, part), {d: {} for d in DIRECTIONS})
                 for direction in DIRECTIONS:
@@ -235,6 +241,10 @@ def _read(score_files: Sequence[ScoreFile], parts: Sequence[PairedDataset]) -> T
         missing = sorted(set(range(len(parts))) - have)
         if missing:
             raise UserError(f"Model '{model}', seed {seed} has no scores of fold {missing[0]}; run it first.")
+    for model in (name for name, is_silent in silent.items() if is_silent):
+        # No test clip has a caption: there is nothing to say of captions.
+        for part in (TEXT_PART, "video_only"):
+            found.pop(model_name(model, part), None)
     return found
 
 

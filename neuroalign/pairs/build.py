@@ -23,7 +23,7 @@ from neuroalign.pairs.missing import leave_out, read_breaks, wanted_lengths, who
 from neuroalign.pairs.reliability import select_units, unit_reliability
 from neuroalign.pairs.splits import assign_splits
 from neuroalign.pairs.store import BrainWindows, PairedDataset, VideoWindows, write_brain, write_video
-from neuroalign.pairs.text import add_text
+from neuroalign.pairs.text import add_text, captioned_share
 from neuroalign.pairs.windows import Cut, brain_window, step_times, video_steps
 from neuroalign.video.shards import Embedding, read_embedding
 
@@ -80,7 +80,7 @@ def build_pairs(
         has too little to choose its lag or its units by.
     """
     embeddings = {stimulus: read_embedding(path) for stimulus, path in embedding_files.items()}
-    _check_convolution(embeddings, hrf)
+    convolved = _check_convolution(embeddings, hrf)
     breaks = read_breaks(records or {})
     for stimulus, found in breaks.items():
         embeddings[stimulus] = whole_windows(embeddings[stimulus], found.kept_s)
@@ -117,7 +117,7 @@ def build_pairs(
     keep = np.array([c in used for c in contents])
     video = video.select(keep)
     if caption_files:
-        video = add_text(video, table, caption_files, duration, clips.step_s, hrf)
+        video = add_text(video, table, caption_files, duration, clips.step_s, hrf, convolved)
     new_row = np.cumsum(usable) - 1
     brain = {s: _join(cuts.pop(s), usable, new_row, hrf) for s in table["subject"].unique()}
     pairs = PairedDataset(table, brain, video)
@@ -140,6 +140,7 @@ def build_pairs(
     }
     if video.has_text is not None:
         summary["captioned_steps"] = float(video.has_text.mean())
+        summary["captioned_by_split"] = captioned_share(video, table, folds or ["split"])
     write_json(out / "summary.json", summary)
     # The table comes last: it is what the next stages wait for.
     write_tsv(out / "clips.tsv", table[[*COLUMNS, *folds]])
@@ -200,7 +201,8 @@ def convolved_twice(stimulus: str, method: str) -> str:
     )
 
 
-def _check_convolution(embeddings: Mapping[str, Embedding], hrf: Hrf) -> None:
+def _check_convolution(embeddings: Mapping[str, Embedding], hrf: Hrf) -> set[str]:
+    """The stimuli whose features are convolved."""
     convolved = {
         name for name, item in embeddings.items() if bool(item.attributes.get("hrf_convolved", False))
     }
@@ -208,6 +210,7 @@ def _check_convolution(embeddings: Mapping[str, Embedding], hrf: Hrf) -> None:
         raise UserError(convolved_twice(min(convolved), hrf.method))
     if hrf.method == "none" and not convolved:
         log.warning("hrf.method is none, but no feature file says hrf_convolved: the delay is ignored")
+    return convolved
 
 
 def _cut_videos(table: pd.DataFrame, embeddings: Mapping[str, Embedding], duration: float, step_s: float):

@@ -7,7 +7,7 @@ empty: nothing is filled in, and whoever reads the windows looks at `has_text`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +77,7 @@ def add_text(
     duration_s: float,
     step_s: float,
     hrf: Hrf,
+    convolved: Collection[str] = (),
 ) -> VideoWindows:
     """The windows of clip contents with their captions.
 
@@ -90,11 +91,14 @@ def add_text(
     duration_s, step_s : float
     hrf : Hrf
         Says whether features are expected to be HRF-convolved, as for the video.
+    convolved : collection of str, optional
+        Stimuli whose video features are HRF-convolved.
 
     Raises
     ------
     UserError
-        If no clip has a caption, widths differ between stimuli, or convolution and `hrf.method` contradict each other.
+        If no clip has a caption, widths differ between stimuli, or convolution and `hrf.method` or the video contradict each
+        other.
     """
     about = table.drop_duplicates("clip_id").set_index("clip_id").loc[video.clip_ids]
     stimuli, starts = about["stimulus"].to_numpy(str), about["start_s"].to_numpy(float)
@@ -104,7 +108,7 @@ def add_text(
         if stimulus not in caption_files:
             continue
         captions = read_captions(caption_files[stimulus])
-        _check_convolution(stimulus, captions, hrf)
+        _check_convolution(stimulus, captions, hrf, stimulus in convolved)
         rows = np.flatnonzero(stimuli == stimulus)
         data, present[rows] = text_steps(captions, starts[rows], duration_s, step_s)
         if text is None:
@@ -121,12 +125,39 @@ def add_text(
     return replace(video, text=text, has_text=present)
 
 
-def _check_convolution(stimulus: str, captions: Captions, hrf: Hrf) -> None:
+def captioned_share(
+    video: VideoWindows, table: pd.DataFrame, splits: Collection[str]
+) -> dict[str, dict[str, float]]:
+    """Which share of the steps of the clips of every part has a caption, by column of the clip table and part.
+
+    Warns of parts for validation or test without any: captions are then chosen, or judged, by nothing.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for column in splits:
+        clips = table.drop_duplicates(["clip_id", column])
+        for part, rows in clips.groupby(column):
+            share = float(video.has_text[video.rows_of(rows["clip_id"])].mean())
+            found.setdefault(column, {})[str(part)] = share
+            if part in ("validation", "test") and not share:
+                log.warning(
+                    "No clip of %s (%s) has a caption: what captions bring cannot be %s there",
+                    *(part, column, "chosen" if part == "validation" else "measured"),
+                )
+    return found
+
+
+def _check_convolution(stimulus: str, captions: Captions, hrf: Hrf, video_convolved: bool) -> None:
     convolved = bool(captions.attributes.get("hrf_convolved", False))
     if convolved and hrf.method != "none":
         raise UserError(
             f"The captions of '{stimulus}' are already HRF-convolved, but hrf.method is '{hrf.method}': "
             "the delay would count twice; set hrf.method to none."
+        )
+    if hrf.method == "none" and not convolved and video_convolved:
+        raise UserError(
+            f"The features are HRF-convolved and hrf.method is 'none', but the captions of '{stimulus}' are not convolved: "
+            "they would lie seconds before the brain that they are paired with; bring features that are not convolved with "
+            "another hrf.method, or set text.source to none."
         )
     if hrf.method == "none" and not convolved:
         log.warning("hrf.method is none, but the captions of '%s' are not HRF-convolved", stimulus)

@@ -1,7 +1,8 @@
 """Captions that a user brings: one table per film (``<stimulus>.tsv``) or its subtitles (``.vtt``, ``.srt``).
 
 A table has the columns ``onset``, ``duration`` (both in seconds, from stimulus start) and ``caption``; other columns are
-ignored. Rows may overlap and come in any order. A row whose caption is empty or ``n/a`` says nothing.
+ignored. Rows may overlap and come in any order. A row whose caption is empty or ``n/a`` says nothing. A film without a file
+has no captions, and neither has one whose file holds none (an empty file, or only a header).
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 from neuroalign.brought_files import StimulusFiles, find_all
-from neuroalign.errors import UserError, nearest
+from neuroalign.errors import MOST_SENTENCES, UserError, nearest
 from neuroalign.io import require
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class Said:
 def find_all_captions(
     captions_dir: str | os.PathLike | None, stimuli: Sequence[str]
 ) -> tuple[dict[str, Path], list[str]]:
-    """The caption files of many stimuli, and what keeps others from being used.
+    """The caption files of those of many stimuli that have captions, and what keeps files from being used.
 
     Parameters
     ----------
@@ -58,15 +60,69 @@ def find_all_captions(
     Returns
     -------
     files : dict of str to Path
-        By stimulus, in their order.
+        By stimulus, in their order; without those that have no file, or a file without a caption.
     problems : list of str
-        What `find_captions` says of the others; of many absent files in one sentence.
+        What `find_captions` says of files that cannot be used; and where no stimulus has captions, that.
     """
-    return find_all(CAPTIONS, find_captions, captions_dir, stimuli)
+    silent: set[str] = set()
+
+    def find(folder: str | os.PathLike | None, stimulus: str, among: Collection[str]) -> Path:
+        path = find_captions(folder, stimulus, among)
+        if not read_said(path):
+            silent.add(stimulus)
+        return path
+
+    there = [s for s in stimuli if captions_dir and not CAPTIONS.is_absent(captions_dir, s)]
+    # Where none is there, all of them are missed: the folder is wrong, or the names are.
+    files, problems = find_all(CAPTIONS, find, captions_dir, there or stimuli)
+    files = {stimulus: path for stimulus, path in files.items() if stimulus not in silent}
+    if there and not files and not problems:
+        problems = [
+            f"No file in text.captions_dir {captions_dir} holds a caption; write some, or set text.source to none."
+        ]
+    return files, problems
 
 
-def find_captions(captions_dir: str | os.PathLike | None, stimulus: str) -> Path:
+def without_captions(
+    captions_dir: str | os.PathLike | None, files: Collection[str], stimuli: Sequence[str]
+) -> str | None:
+    """A sentence about the stimuli that have no captions, or None where all have.
+
+    Parameters
+    ----------
+    captions_dir : path or None
+        ``text.captions_dir``.
+    files : collection of str
+        Stimuli with captions (`find_all_captions`).
+    stimuli : sequence of str
+    """
+    missing = [stimulus for stimulus in stimuli if stimulus not in files]
+    if not missing or not captions_dir:
+        return None
+    strays = CAPTIONS.strays(captions_dir, stimuli)
+    names = []
+    for name in missing[:MOST_SENTENCES]:
+        hint = nearest(name, strays) if CAPTIONS.is_absent(captions_dir, name) else ""
+        names.append(f"{name} ({hint.removeprefix('; ')})" if hint else name)
+    more = f" and {len(missing) - len(names)} more" if len(missing) > len(names) else ""
+    return (
+        f"{len(missing)} of {len(stimuli)} stimuli have no captions in {captions_dir}: {', '.join(names)}{more}; "
+        "they take part by their video alone"
+    )
+
+
+def find_captions(
+    captions_dir: str | os.PathLike | None, stimulus: str, stimuli: Collection[str] = ()
+) -> Path:
     """The caption file of a stimulus, checked by reading it.
+
+    Parameters
+    ----------
+    captions_dir : path or None
+        ``text.captions_dir``.
+    stimulus : str
+    stimuli : collection of str, optional
+        All stimuli: files of others are not what was meant.
 
     Raises
     ------
@@ -75,7 +131,7 @@ def find_captions(captions_dir: str | os.PathLike | None, stimulus: str) -> Path
     """
     if not captions_dir:
         raise UserError("text.source is 'tsv' but text.captions_dir is not set; name the folder.")
-    path = CAPTIONS.find(captions_dir, stimulus)
+    path = CAPTIONS.find(captions_dir, stimulus, stimuli)
     read_said(path)
     return path
 
@@ -102,7 +158,7 @@ def read_said(path: str | os.PathLike) -> list[Said]:
     path = Path(path)
     require(path)
     lines = re.split(r"\r\n|\r|\n", _decode(path))
-    said = _subtitles(path, lines) if path.suffix in CAPTIONS.endings[1:] else _table(path, lines)
+    said = _subtitles(path, lines) if path.suffix.lower() in CAPTIONS.endings[1:] else _table(path, lines)
     return sorted((row for row in said if row.caption), key=lambda row: row.onset_s)
 
 
@@ -127,7 +183,7 @@ def _table(path: Path, lines: list[str]) -> Iterator[Said]:
             continue
         cells = [_unquoted(cell.strip()) for cell in line.split("\t")]
         if not header:
-            header = cells
+            header = [cell.lower() for cell in cells]
             _check_header(path, header)
             continue
         if any(cells[len(header) :]):
@@ -135,7 +191,10 @@ def _table(path: Path, lines: list[str]) -> Iterator[Said]:
                 f"{path}, line {number}: {len(cells)} cells, but the header has {len(header)}; a tab inside a caption must "
                 "become a space."
             )
-        # Editors drop tabs at the end of a line.
+        # Editors drop tabs at the end of a line, but a row that lost more than its caption is none: half of a cell with a line
+        # break, or spaces in place of tabs.
+        if len(cells) <= max(map(header.index, COLUMNS[:2])):
+            raise _broken(path, number, cells, header)
         row = dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False))
         caption = " ".join(row["caption"].split())
         if caption and caption != "n/a":
@@ -143,8 +202,19 @@ def _table(path: Path, lines: list[str]) -> Iterator[Said]:
             if duration < 0:
                 raise UserError(f"{path}, line {number}: the duration {duration:g} is negative; correct it.")
             yield Said(onset, duration, caption, number)
-    if not header:
-        raise UserError(f"{path} is empty; it needs a header line with {', '.join(COLUMNS)}.")
+        else:
+            # A row without words may lack its times, but nothing else may stand there: half of a broken row would.
+            for name in COLUMNS[:2]:
+                if row[name] not in ("", "n/a"):
+                    _seconds(path, number, name, row[name])
+
+
+def _broken(path: Path, number: int, cells: list[str], header: list[str]) -> UserError:
+    count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}"
+    return UserError(
+        f"{path}, line {number}: no row of onset, duration and caption ({count}, beginning with '{cells[0][:40]}'; the header has "
+        f"{len(header)}); put tabs between cells, and a space in place of a line break inside a caption."
+    )
 
 
 def _unquoted(cell: str) -> str:
@@ -161,7 +231,7 @@ def _check_header(path: Path, header: list[str]) -> None:
     if len(header) == 1 and any(mark in header[0] for mark in ",;"):
         raise UserError(f"{path}: its columns are not separated by tabs; save it as tab-separated text.")
     others = [name for name in header if name not in COLUMNS]
-    hint = nearest(missing[0], [name.lower() for name in others]) or f"; found {', '.join(header)}."
+    hint = nearest(missing[0], others) or f"; found {', '.join(header)}."
     raise UserError(
         f"{path} has no column '{missing[0]}' (a table of captions has {', '.join(COLUMNS)}){hint}"
     )
@@ -180,19 +250,20 @@ def _seconds(path: Path, number: int, name: str, cell: str) -> float:
 
 
 def _subtitles(path: Path, lines: list[str]) -> Iterator[Said]:
-    """Cues of a subtitle file: a line of times, then text up to an empty line; all else (numbers, notes) is passed by."""
+    """Cues of a subtitle file: a line of times, then text up to an empty line or the next cue; all else (numbers, notes) is passed by."""
     cues = [(number, match) for number, line in enumerate(lines) if (match := _CUE.search(line))]
     if not cues and any(line.strip() and not line.startswith("WEBVTT") for line in lines):
         raise UserError(
             f"{path} holds no subtitles (lines such as 00:00:01.000 --> 00:00:02.500); mend or remove it."
         )
-    for number, match in cues:
+    stops = [number for number, _ in cues[1:]] + [len(lines)]
+    for (number, match), stop in zip(cues, stops, strict=False):
         begin, end = map(_clock, match.groups())
-        words = []
-        for line in lines[number + 1 :]:
-            if not line.strip():
-                break
-            words.append(html.unescape(_MARKS.sub("", line)))
+        words = list(takewhile(str.strip, lines[number + 1 : stop]))
+        # Without an empty line between, what stands before the next times is their number.
+        if words and number + 1 + len(words) == stop < len(lines) and words[-1].strip().isdigit():
+            del words[-1]
+        words = [html.unescape(_MARKS.sub("", line)) for line in words]
         if end < begin:
             raise UserError(f"{path}, line {number + 1}: the subtitle ends before it begins; correct it.")
         yield Said(begin, end - begin, " ".join(" ".join(words).split()), number + 1)
@@ -235,8 +306,12 @@ def check_end(path: str | os.PathLike, said: Sequence[Said], duration_s: float) 
     logger.warning("%s; they are not used", words)
 
 
-def captions_problems(captions_dir: str | os.PathLike | None, films: Mapping[str, str]) -> Iterator[str]:
+def captions_problems(
+    captions_dir: str | os.PathLike | None, films: Mapping[str, str], guard_s: float | None = None
+) -> Iterator[str]:
     """What is wrong with the captions of some films, a sentence each, found without the films being normalised.
+
+    Films without captions, and captions that reach over the guard of a split, are warnings.
 
     Parameters
     ----------
@@ -244,20 +319,37 @@ def captions_problems(captions_dir: str | os.PathLike | None, films: Mapping[str
         ``text.captions_dir``.
     films : mapping of stimulus to path
         A film that cannot be read is passed by: others say so.
+    guard_s : float, optional
+        Seconds that are left out where a film is cut into splits; None where films are not cut.
     """
     from neuroalign.video.probe import probe
 
     found, problems = find_all_captions(captions_dir, sorted(films))
     yield from problems
+    if found and (sentence := without_captions(captions_dir, found, sorted(films))):
+        logger.warning("%s", sentence)
     for stimulus, path in found.items():
+        said = read_said(path)
+        _warn_of_long(path, said, guard_s)
         try:
             end = probe(films[stimulus]).end_s
         except UserError:
             continue
         try:
-            check_end(path, read_said(path), math.inf if end is None else end)
+            check_end(path, said, math.inf if end is None else end)
         except UserError as error:
             yield str(error)
+
+
+def _warn_of_long(path: Path, said: Sequence[Said], guard_s: float | None) -> None:
+    """The words of one row may stand on both sides of a cut between training and test."""
+    long = [row for row in said if guard_s is not None and row.duration_s > guard_s]
+    if long:
+        logger.warning(
+            "%s: %d of %d captions last longer than split.guard_s (%g s), the first in line %d: where the film is cut into "
+            "splits the same words can be in training and in test",
+            *(path, len(long), len(said), guard_s, min(row.line for row in long)),
+        )
 
 
 def window_captions(said: Sequence[Said], times: np.ndarray, window_s: float) -> list[str]:

@@ -239,7 +239,9 @@ def choose_recipe(samples: Samples, content: Content, dim: int) -> Recipe:
     return best
 
 
-def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Generator) -> Recipe:
+def start_linear(
+    network: NeuroAlign, data: TrainingData, generator: torch.Generator
+) -> tuple[Recipe, float | None]:
     """Set delays, maps and pools of a fresh network from the training pairs.
 
     Parameters
@@ -253,8 +255,10 @@ def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Gener
 
     Returns
     -------
-    Recipe
+    recipe : Recipe
         What was chosen.
+    strength : float, optional
+        Of the text (`linear_text.choose_strength`); None where there is none.
     """
     architecture = network.architecture
     dim = architecture.encoder["dim"]
@@ -268,10 +272,10 @@ def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Gener
         samples = Samples(x, video, clip, brain.subject, architecture.shared_units)
         recipe = choose_recipe(samples, data.content, dim)
     if data.text is not None and network.reads_text:
-        a, b, words = _start_text(network, data, brain, samples, recipe)
+        (a, b, words), strength = _start_text(network, data, brain, samples, recipe)
     else:
         a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)
-        words = None
+        words = strength = None
     with torch.no_grad():
         widths = list(architecture.brain_levels.values())
         for patch, part in zip(network.encoders[FMRI].patches, a.split(widths, dim=1), strict=True):
@@ -289,13 +293,13 @@ def start_linear(network: NeuroAlign, data: TrainingData, generator: torch.Gener
                 weight.copy_((part + _noise(part, generator)) / total)
         for pool in network.pools.values():
             pool.levels.copy_(torch.eye(dim).expand_as(pool.levels))
-    return recipe
+    return recipe, strength
 
 
 def _start_text(
     network: NeuroAlign, data: TrainingData, brain: BrainInput, samples: Samples, recipe: Recipe
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps of brain, video and text; where text has a say, delays are those fitted with its features.
+) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
+    """Maps of brain, video and text, and the text's strength; where that is not 0, delays are those fitted with its features.
 
     `training.linear_text` says how text enters.
     """
@@ -320,7 +324,7 @@ def _start_text(
             layer.load_state_dict(before)
         rows = torch.arange(len(samples.clip))
         a, b, words = joint_maps(samples, text, rows, recipe, dim, strength, share)
-        return a, b, words * factor
+        return (a, b, words * factor), strength
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

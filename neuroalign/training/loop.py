@@ -120,7 +120,7 @@ class Trainer:
         while self.epoch < self.config.epochs and self.epoch - self.best_epoch < self.config.patience:
             self.epoch += 1
             self.network.train()
-            sums: dict[str, float] = {}
+            values: dict[str, list[float]] = {}
             for number, rows in enumerate(batch_rows(n, self.config.batch_size, self.generator)):
                 share = warmup_cosine((self.epoch - 1) * per_epoch + number, total, self.config.warmup)
                 for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
@@ -135,8 +135,9 @@ class Trainer:
                 if after_step is not None:
                     after_step()
                 for name, value in {**terms, "total": loss}.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach()) / per_epoch
-            self.history += [(self.epoch, "train", name, value) for name, value in sums.items()]
+                    values.setdefault(name, []).append(float(value.detach()))
+            # Not every batch has every term: one without captions has none of the text.
+            self.history += [(self.epoch, "train", n, _mean(vs)) for n, vs in values.items()]
             self._judge(validate)
             if self.epoch % CHECKPOINT_EVERY == 0:
                 self.write_checkpoint()
@@ -226,6 +227,14 @@ class Trainer:
         self.history = [tuple(row) for row in meta["history"]]
         log.info("resumed after epoch %d", self.epoch)
         return True
+
+
+def _mean(values: list[float]) -> float:
+    """Mean, added up in order (`sum` differs between versions of Python)."""
+    total = 0.0
+    for value in values:
+        total += value / len(values)
+    return total
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

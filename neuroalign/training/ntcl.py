@@ -43,6 +43,7 @@ from neuroalign.training.validation import (
     choose_weights,
     mean_retrieval,
     start_weights,
+    text_candidates,
     validation_scores,
 )
 
@@ -127,14 +128,14 @@ def train_ntcl(
     mark = fingerprint(config.model_dump(mode="json", exclude={"vq", "seeds"}), seed, data)
     with seeded(seed) as generator:
         network = NeuroAlign(architecture_of(pairs, scalers, stage))
-        if stage.encoder.linear_start:
-            start_linear(network, data, generator)
+        strength = start_linear(network, data, generator)[1] if stage.encoder.linear_start else None
+        candidates = text_candidates(strength)
         network, data = network.to(device), data.to(device)
         rates = dict.fromkeys(HRF_PARAMETERS, stage.hrf_lr)
         trainer = Trainer(network, stage, parameter_groups(network, stage, rates), generator, out, mark)
 
         # Epochs are compared at one weight of the text, chosen at the start; the final weights are chosen at the end.
-        start = start_weights(network, data, config.vq.near_steps)
+        start = start_weights(network, data, config.vq.near_steps, candidates)
 
         def step(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             batch = take_batch(data, data.train, rows.to(device))
@@ -154,7 +155,7 @@ def train_ntcl(
             return found["continuous_quality"], rows
 
         history = trainer.fit(len(data.train.clip), step, validate)
-        scores, centres = validation_scores(network, data, config.vq.near_steps)
+        scores, centres = validation_scores(network, data, config.vq.near_steps, candidates)
         weights = choose_weights(scores, config.vq.near_steps)
     first = next(iter(pairs.brain.values()))
     model = TrainedModel(

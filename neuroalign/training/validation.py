@@ -19,6 +19,8 @@ from neuroalign.training.data import TrainingData
 # Candidates for the weight of the text; 0 is always one. At 1 the linear start's maps of video and text simply add up: more would
 # trust captions further than the training pairs do.
 TEXT_WEIGHTS = (0.25, 0.5, 0.75, 1.0)
+# Standard errors by which the best of several candidates must be better than 0: the best of four is better than noise by chance.
+_TEXT_ERRORS = 2.0
 
 
 @dataclass
@@ -173,32 +175,45 @@ def choose_weights(scores: list[ValidationScores], near_steps: int) -> Weights:
 
 
 def text_weight(scores: list[ValidationScores], near_steps: int) -> float:
-    """Weight of the text: 0 unless the best weight is better by more than one standard error; then the best.
+    """Weight of the text: 0 unless the best weight is better by more than two standard errors; then the best.
 
     0 also where there is no text.
     """
     if not scores[0].with_text:
         return 0.0
     grid = [Weights(near_steps=near_steps, text=w) for w in (0.0, *scores[0].with_text)]
-    best, close = _near_best(scores, grid)
+    best, close = _near_best(scores, grid, _TEXT_ERRORS)
     return 0.0 if close[0] else grid[best].text
 
 
-def start_weights(network: NeuroAlign, data: TrainingData, near_steps: int) -> Weights:
+def text_candidates(strength: float | None) -> tuple[float, ...]:
+    """Weights of the text to try, given its strength in the linear start (None: there was no such start).
+
+    Where cross-validation inside the training clips found that captions say nothing, validation is not asked again: a few
+    dozen clips would find a use for noise too often.
+    """
+    return () if strength == 0 else TEXT_WEIGHTS
+
+
+def start_weights(
+    network: NeuroAlign, data: TrainingData, near_steps: int, text: Sequence[float] = TEXT_WEIGHTS
+) -> Weights:
     """The weights at which epochs of stage 1 are compared: text as the start wants it, the rest of the video pooled."""
     if data.text is None or not network.reads_text:
         return Weights(near_steps=near_steps)
-    scores, _ = validation_scores(network, data, near_steps)
+    scores, _ = validation_scores(network, data, near_steps, text)
     return Weights(near_steps=near_steps, text=text_weight(scores, near_steps))
 
 
-def _near_best(scores: list[ValidationScores], grid: list[Weights]) -> tuple[int, np.ndarray]:
-    """The best of some weights by fused quality, and which are not worse by more than one standard error."""
+def _near_best(
+    scores: list[ValidationScores], grid: list[Weights], errors: float = 1.0
+) -> tuple[int, np.ndarray]:
+    """The best of some weights by fused quality, and which are not worse by more than some standard errors."""
     quality = np.array([_clip_quality(scores, weights) for weights in grid])
     best = int(quality.mean(axis=1).argmax())
     gap = quality[best] - quality
     error = gap.std(axis=1, ddof=1) / np.sqrt(gap.shape[1]) if gap.shape[1] > 1 else np.zeros(len(grid))
-    return best, gap.mean(axis=1) <= error + 1e-9
+    return best, gap.mean(axis=1) <= errors * error + 1e-9
 
 
 def _clip_quality(scores: list[ValidationScores], weights: Weights) -> np.ndarray:

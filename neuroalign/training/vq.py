@@ -27,7 +27,12 @@ from neuroalign.training.loop import Trainer, history_table, parameter_groups
 from neuroalign.training.ntcl import delay_table, encode, fingerprint
 from neuroalign.training.seeds import seeded
 from neuroalign.training.terms import vq_loss, vq_terms
-from neuroalign.training.validation import choose_weights, mean_retrieval, validation_scores
+from neuroalign.training.validation import (
+    choose_weights,
+    mean_retrieval,
+    text_candidates,
+    validation_scores,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +97,9 @@ def train_vq(
             network.quantiser.update(latest, generator, present)
 
         history = trainer.fit(len(data.train.clip), step, validate, update)
-        scores, centres = validation_scores(network, data, stage.near_steps)
+        # Text that stage 1 did not want was not heard by the codebooks either.
+        candidates = text_candidates(start.weights.text)
+        scores, centres = validation_scores(network, data, stage.near_steps, candidates)
         weights = choose_weights(scores, stage.near_steps)
     model = TrainedModel(
         network.cpu().eval(),

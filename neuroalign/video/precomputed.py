@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,9 @@ def find_all_features(
     return find_all(FEATURES, find_features, precomputed_dir, stimuli)
 
 
-def find_features(precomputed_dir: str | os.PathLike | None, stimulus: str) -> Path:
+def find_features(
+    precomputed_dir: str | os.PathLike | None, stimulus: str, stimuli: Collection[str] = ()
+) -> Path:
     """The feature file of a stimulus, checked for a usable time axis.
 
     Parameters
@@ -46,6 +48,8 @@ def find_features(precomputed_dir: str | os.PathLike | None, stimulus: str) -> P
         ``video.precomputed_dir``.
     stimulus : str
         Stimulus id, e.g. ``sitcomep1``.
+    stimuli : collection of str, optional
+        All stimuli: files of others are not what was meant.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def find_features(precomputed_dir: str | os.PathLike | None, stimulus: str) -> P
         raise UserError(
             "video.backbone is 'precomputed' but video.precomputed_dir is not set; name the folder."
         )
-    path = FEATURES.find(precomputed_dir, stimulus)
+    path = FEATURES.find(precomputed_dir, stimulus, stimuli)
     with open_hdf5(path) as file:
         shapes = {}
         if "levels" in file:

@@ -264,3 +264,19 @@ def test_wrong_input_is_one_sentence(pairs, stage, tmp_path):
     save(type(pairs)(leaking, pairs.brain, pairs.video), tmp_path / "leak")
     with pytest.raises(Problems, match="same split"):
         evaluate(files, tmp_path / "leak", CONFIG)
+
+
+@pytest.mark.parametrize("spoken", [False, True])
+def test_captions_have_rows_only_where_a_test_clip_has_one(pairs, tmp_path, spoken):
+    save(pairs, tmp_path / "pairs")
+    scores = model_scores(pairs, 0)
+    for number, item in enumerate(scores.values()):
+        fused = item.parts["fused"]
+        item.parts["video_only"] = fused
+        # One subject's gallery with captions is enough.
+        item.parts["text"] = fused if spoken and number == 0 else np.zeros_like(fused)
+    write_scores(tmp_path / "scores.h5", scores)
+    file = ScoreFile("neuroalign", 0, 0, tmp_path / "scores.h5")
+    found = set(evaluate([file], tmp_path / "pairs", CONFIG).metrics["model"])
+    expected = {"neuroalign", "neuroalign_continuous", "neuroalign_quantised"}
+    assert found == expected | ({"neuroalign_video_only", "neuroalign_text"} if spoken else set())

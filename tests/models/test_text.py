@@ -143,6 +143,22 @@ def test_masked_losses_ignore_what_is_missing_and_equal_plain_ones_without_gaps(
         torch.testing.assert_close(a, b)
 
 
+def test_clips_with_few_captioned_steps_win_no_other_clips_queries():
+    """Codes agree exactly for every pair; how many steps have a caption must not decide whose codes agree best."""
+    n = 32
+    codes = torch.randn(n, STEPS, 3, 64, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    present = torch.ones(n, STEPS, dtype=torch.bool)
+    present[n // 2 :, 1:] = False
+    own = torch.arange(n)
+    for query in range(8):
+        # The contrast of one row is minus the logarithm of the share that its softmax gives to the target.
+        row = own[query : query + 1]
+        costs = [
+            float(code_agreement(codes[row], codes, row, torch.eye(n)[k : k + 1], present)) for k in range(n)
+        ]
+        assert int(np.argmin(costs)) == query
+
+
 def quantiser() -> TokenQuantiser:
     torch.manual_seed(0)
     options = {"codes": 8, "code_dim": 4, "depth": 2, "decay": 0.9, "tau": 0.5, "revive_after": 20}

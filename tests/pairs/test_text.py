@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import h5py
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from neuroalign.config.fmri import Hrf
 from neuroalign.errors import UserError
+from neuroalign.io import read_json
 from neuroalign.pairs.store import read_pairs
 from neuroalign.pairs.text import text_steps
 from neuroalign.text.captions import Captions, write_captions
@@ -102,6 +105,41 @@ def test_contents_hold_their_captions(films, folder):
     np.testing.assert_array_equal(chosen.text, pairs.video.text[[3, 1]])
     np.testing.assert_array_equal(chosen.has_text, pairs.video.has_text[[3, 1]])
     assert chosen.clip_ids == [pairs.video.clip_ids[i] for i in (3, 1)]
+
+
+def test_the_share_of_captions_is_told_by_split_and_none_is_a_warning(films, folder, caplog):
+    times = np.arange(60) + 0.5
+    has = np.arange(60) < 30
+    plain = read_pairs(films.build("plain")).clips
+    splits = plain.drop_duplicates("stimulus").set_index("stimulus")["split"]
+    files = {film: folder / f"{film}.h5" for film, split in splits.items() if split == "train"}
+    for path in files.values():
+        write_captions(path, captions(times, has))
+    with caplog.at_level(logging.WARNING):
+        pairs = read_pairs(films.build("words", caption_files=files))
+    shares = read_json(films.root / "words" / "summary.json")["captioned_by_split"]
+    expected = {}
+    for split, rows in pairs.clips.groupby("split"):
+        expected[split] = pairs.video.has_text[pairs.video.rows_of(rows["clip_id"].unique())].mean()
+    assert set(shares) == {"split"}
+    assert shares["split"] == pytest.approx(expected)
+    assert shares["split"]["train"] > 0
+    for part in ("validation", "test"):
+        assert shares["split"][part] == 0
+        assert f"No clip of {part} (split) has a caption" in caplog.text
+    assert "No clip of train" not in caplog.text
+
+
+def test_convolved_features_want_convolved_captions(films, folder):
+    times, name = np.arange(60) + 0.5, sorted(films.embeddings)[0]
+    write_captions(folder / "late.h5", captions(times, np.ones(60), hrf_convolved=True))
+    write_captions(folder / "early.h5", captions(times, np.ones(60)))
+    for path in films.embeddings.values():
+        with h5py.File(path, "a") as file:
+            file.attrs["hrf_convolved"] = True
+    films.build("a", hrf=Hrf(method="none"), caption_files={name: folder / "late.h5"})
+    with pytest.raises(UserError, match=r"The features are HRF-convolved .* captions of 'film-1' are not"):
+        films.build("b", hrf=Hrf(method="none"), caption_files={name: folder / "early.h5"})
 
 
 def test_what_is_wrong_with_captions_is_a_sentence(films, folder):

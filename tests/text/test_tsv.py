@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+from time import process_time
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from neuroalign.text.tsv import (
     find_captions,
     read_said,
     window_captions,
+    without_captions,
 )
 
 HEADER = "onset\tduration\tcaption\n"
@@ -71,7 +73,6 @@ def test_quotes_are_those_of_spreadsheets_or_part_of_the_caption(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "is empty"),
         ("onset\tcaption\n0\ta\n", "no column 'duration'.*found onset, caption"),
         ("onset\tduration\tcaptions\n", "no column 'caption'.*did you mean 'captions'"),
         ("onset,duration,caption\n0,1,a\n", "not separated by tabs"),
@@ -86,6 +87,10 @@ def test_quotes_are_those_of_spreadsheets_or_part_of_the_caption(tmp_path):
         (HEADER + "0\tinf\tb\n", "the duration is 'inf'"),
         (HEADER + "0\t-1\tb\n", "negative"),
         (HEADER + "0\t1\ta\tb\n", "line 2: 4 cells"),
+        (HEADER + '0\t2\t"a dog\nbarks"\n', r"line 3: no row .*1 cell, beginning with 'barks\"'.*line break"),
+        (HEADER + '0\t2\t"a dog\nbarks\tloud"\n', "line 3: the onset is 'barks'"),
+        (HEADER + "0\t2\ta\n4  2  a cat sleeps\n", "line 3: no row .*put tabs between cells"),
+        (HEADER + "0\t2\ta\n4\n", "line 3: no row"),
         (HEADER.encode() + b"0\t1\ta caf\xe9\n", r"not text in UTF-8 \(line 2\)"),
         ((HEADER + "0\t1\ta\n").encode("utf-16-le"), "zero bytes"),
     ],
@@ -95,6 +100,16 @@ def test_what_is_wrong_is_one_sentence(tmp_path, content, words):
         _read(tmp_path / "film.tsv", content)
     assert "\n" not in str(caught.value)
     assert "film.tsv" in str(caught.value)
+
+
+def test_a_header_in_any_case(tmp_path):
+    assert _read(tmp_path / "film.tsv", "Onset\tDURATION\tCaption\n0\t1\tA dog\n") == [(0.0, 1.0, "A dog")]
+
+
+@pytest.mark.parametrize("name", ["film.tsv", "film.vtt", "film.srt"])
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_says_nothing_as_one_with_only_a_header_does(tmp_path, name, content):
+    assert _read(tmp_path / name, content) == []
 
 
 def test_rows_that_lost_tabs_at_their_end(tmp_path):
@@ -121,6 +136,32 @@ def test_subtitles(tmp_path, name, content):
     assert _read(tmp_path / name, content) == [(0.5, 0.5, "First."), (1.0, 1.5, "Two & two lines")]
 
 
+def test_subtitles_without_empty_lines_between(tmp_path):
+    cues = [
+        f"{k + 1}\n00:00:{k:02d},000 --> 00:00:{k:02d},500\n{words}\n"
+        for k, words in enumerate(("a", "in\n1984", "b"))
+    ]
+    found = _read(tmp_path / "film.srt", "".join(cues))
+    assert [row[2] for row in found] == ["a", "in 1984", "b"]
+    # A number that is said stays where an empty line ends the cue.
+    assert _read(tmp_path / "apart.srt", "\n".join(cues)) == found
+
+
+def test_subtitles_are_read_in_one_pass(tmp_path):
+    """Of lines of text no more is copied than there is, however many cues there are."""
+    cue = "00:00:01,000 --> 00:00:02,000\na\n\n"
+
+    def seconds(n):
+        (tmp_path / "film.srt").write_text(n * cue)
+        begin = process_time()
+        assert len(read_said(tmp_path / "film.srt")) == n
+        return process_time() - begin
+
+    few = min(seconds(1000) for _ in range(3))
+    # Thirty times as long takes thirty times as long, not nine hundred.
+    assert seconds(30000) < 90 * few
+
+
 def test_subtitles_without_a_cue(tmp_path):
     assert _read(tmp_path / "silent.vtt", "WEBVTT\n\n") == []
     with pytest.raises(UserError, match="no subtitles"):
@@ -133,11 +174,20 @@ def test_files_are_found_by_the_name_of_the_stimulus(tmp_path):
     (tmp_path / "sitcom1.tsv").write_text(HEADER)
     (tmp_path / "news.srt").write_text(SRT)
     assert find_captions(tmp_path, "sitcom1") == tmp_path / "sitcom1.tsv"
-    found, problems = find_all_captions(tmp_path, ["news", "sitcom2"])
-    assert found == {"news": tmp_path / "news.srt"}
-    assert problems == [
-        f"{tmp_path} has no captions 'sitcom2.tsv' for that stimulus; did you mean 'sitcom1'?"
-    ]
+    with pytest.raises(
+        UserError, match=r"no captions 'sitcom2.tsv' for that stimulus; did you mean 'sitcom1'\?"
+    ):
+        find_captions(tmp_path, "sitcom2")
+    # What is another stimulus's is not what was meant.
+    with pytest.raises(UserError, match=r"for that stimulus; found news\.$"):
+        find_captions(tmp_path, "sitcom2", ["sitcom1", "sitcom2"])
+    (tmp_path / "upper.TSV").write_text("ONSET\tDuration\tcaption\n0\t1\ta\n")
+    (tmp_path / "SUB.Srt").write_text(SRT)
+    assert find_captions(tmp_path, "upper") == tmp_path / "upper.TSV"
+    assert len(read_said(find_captions(tmp_path, "SUB"))) == 2
+    (tmp_path / "folder.tsv").mkdir()
+    with pytest.raises(UserError, match=r"folder\.tsv is a folder"):
+        find_captions(tmp_path, "folder")
     with pytest.raises(UserError, match="captions_dir is not set"):
         find_captions(None, "news")
     with pytest.raises(UserError, match=r"text\.captions_dir .* is not a folder"):
@@ -145,6 +195,32 @@ def test_files_are_found_by_the_name_of_the_stimulus(tmp_path):
     (tmp_path / "gone.tsv").symlink_to(tmp_path / "elsewhere.tsv")
     with pytest.raises(UserError, match="a link to"):
         find_captions(tmp_path, "gone")
+
+
+def test_some_stimuli_may_have_no_captions(tmp_path):
+    stimuli = ["film1", "film2", "news", "quiet", "empty"]
+    (tmp_path / "film1.tsv").write_text(HEADER + "0\t1\ta\n")
+    (tmp_path / "quiet.tsv").write_text(HEADER)
+    (tmp_path / "empty.tsv").touch()
+    (tmp_path / "newz.vtt").write_text(VTT)
+    files, problems = find_all_captions(tmp_path, stimuli)
+    assert files == {"film1": tmp_path / "film1.tsv"}
+    assert problems == []
+    assert without_captions(tmp_path, files, stimuli) == (
+        f"4 of 5 stimuli have no captions in {tmp_path}: film2, news (did you mean 'newz'?), quiet, empty; "
+        "they take part by their video alone"
+    )
+    assert without_captions(tmp_path, files, ["film1"]) is None
+    many = without_captions(tmp_path, files, [f"x{k}" for k in range(9)])
+    assert "9 of 9 stimuli" in many
+    assert "x4 and 4 more; they" in many
+    assert find_all_captions(tmp_path, ["quiet", "gone"]) == (
+        {},
+        [f"No file in text.captions_dir {tmp_path} holds a caption; write some, or set text.source to none."],
+    )
+    # A file that cannot be used is a problem as ever.
+    (tmp_path / "film2.tsv").write_text("onset\tcaption\n")
+    assert "no column 'duration'" in find_all_captions(tmp_path, stimuli)[1][0]
 
 
 def test_many_absent_files_share_a_sentence(tmp_path):
@@ -174,15 +250,19 @@ def test_captions_after_the_end_of_the_film(caplog):
         check_end("film.tsv", _said((4000, 1000, "in milliseconds")), 10)
 
 
-def test_problems_are_found_beside_the_film(tmp_path, film_file):
-    (tmp_path / "ok.tsv").write_text(HEADER + "9\t5\ta\n")
+def test_problems_are_found_beside_the_film(tmp_path, film_file, caplog):
+    (tmp_path / "ok.tsv").write_text(HEADER + "9\t5\ta\n0\t20.5\tb\n0\t20\tc\n")
     (tmp_path / "late.tsv").write_text(HEADER + "9000\t1000\ta\n")
     (tmp_path / "no_film.tsv").write_text(HEADER + "9000\t1000\ta\n")
     films = {"ok": str(film_file), "late": str(film_file), "no_film": str(tmp_path / "no.mp4"), "gone": ""}
-    problems = list(captions_problems(tmp_path, films))
-    assert len(problems) == 2
-    assert "no captions 'gone.tsv'" in problems[0]
-    assert "late.tsv: the only caption begins after the end of the film at 10 s" in problems[1]
+    with caplog.at_level(logging.WARNING):
+        problems = list(captions_problems(tmp_path, films))
+        assert len(problems) == 1
+        assert "late.tsv: the only caption begins after the end of the film at 10 s" in problems[0]
+        assert f"1 of 4 stimuli have no captions in {tmp_path}: gone; " in caplog.text
+        assert "split.guard_s" not in caplog.text
+        list(captions_problems(tmp_path, films, 20.0))
+    assert "ok.tsv: 1 of 3 captions last longer than split.guard_s (20 s), the first in line 3" in caplog.text
 
 
 def _naive(said, times, window_s):

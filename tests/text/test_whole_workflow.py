@@ -33,6 +33,16 @@ def write_captions(folder: Path, features: Path) -> None:
         (folder / f"{path.stem}.tsv").write_text("onset\tduration\tcaption\n" + "\n".join(rows) + "\n")
 
 
+def write_features(folder: Path, source: Path) -> None:
+    """Features on the times of others, not convolved: the captions are not either."""
+    folder.mkdir()
+    for number, path in enumerate(sorted(source.glob("*.h5"))):
+        with h5py.File(path) as given, h5py.File(folder / path.name, "w") as file:
+            file["times"] = given["times"][()]
+            rng = np.random.default_rng(number)
+            file["features"] = rng.standard_normal((len(given["times"]), 12)).astype(np.float32)
+
+
 class Flow:
     """A folder with a configuration, and the commands a user types in it."""
 
@@ -65,7 +75,8 @@ class Flow:
 @pytest.fixture(scope="module")
 def flow(shared_data, sentence_folder, tmp_path_factory) -> Flow:
     folder, movie = tmp_path_factory.mktemp("flow"), shared_data / "movie_fmri"
-    write_captions(folder / "captions", movie / "features")
+    write_features(folder / "features", movie / "features")
+    write_captions(folder / "captions", folder / "features")
     encoder = {"dim": 16, "depth": 1, "heads": 2, "components": 20}
     config = {
         "output_dir": "results",
@@ -80,7 +91,7 @@ def flow(shared_data, sentence_folder, tmp_path_factory) -> Flow:
             "atlas": {"name": "Schaefer200"},
             "levels": {"early": "_(Vis|SomMot)_", "high": "_(Limbic|Cont|Default)_"},
         },
-        "video": {"backbone": "precomputed", "precomputed_dir": str(movie / "features")},
+        "video": {"backbone": "precomputed", "precomputed_dir": str(folder / "features")},
         "text": {
             "source": "tsv",
             "captions_dir": str(folder / "captions"),

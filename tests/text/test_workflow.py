@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -114,14 +115,41 @@ def test_where_features_are_brought_films_are_looked_at_only_by_blip2(brought, t
 def test_captions_that_cannot_be_used_stop_the_plan_and_are_told_by_validate(brought, tmp_path):
     assert validate(parse_config(brought)) == []
     films = make_plan(brought).stimuli
-    (tmp_path / f"captions/{films[0]}.tsv").rename(tmp_path / f"captions/{films[0]}x.tsv")
     (tmp_path / f"captions/{films[1]}.tsv").write_text("onset\tcaption\n")
     with pytest.raises(Problems) as error:
         make_plan(brought)
-    absent, column = error.value.problems
-    assert f"has no captions '{films[0]}.tsv' for that stimulus; did you mean '{films[0]}x'?" in absent
+    (column,) = error.value.problems
     assert f"{films[1]}.tsv has no column 'duration'" in column
     assert validate(parse_config(brought)) == error.value.problems
+    for film in films:
+        (tmp_path / f"captions/{film}.tsv").unlink()
+    with pytest.raises(Problems, match="8 of 8 stimuli have no captions"):
+        make_plan(brought)
+
+
+def test_captions_are_made_for_the_films_that_have_them(root, brought, tmp_path, caplog):
+    films = make_plan(brought).stimuli
+    (tmp_path / f"captions/{films[0]}.tsv").rename(tmp_path / f"captions/{films[0]}x.tsv")
+    (tmp_path / f"captions/{films[2]}.tsv").write_text("")
+    plan = make_plan(brought)
+    assert plan.captioned == [films[1], *films[3:]]
+    assert plan.captions_files == [f"{plan.out}/captions/{film}.h5" for film in plan.captioned]
+    shown = {film: plan.look_inputs(film).get("captions") for film in films}
+    assert {film: file for film, file in shown.items() if file} == dict(
+        zip(plan.captioned, plan.captions_files, strict=True)
+    )
+    sentence = f"2 of 8 stimuli have no captions in {tmp_path}/captions: {films[0]} (did you mean '{films[0]}x'?), {films[2]};"
+    assert sentence in plan.text_notice
+    with caplog.at_level(logging.WARNING):
+        assert validate(parse_config(brought)) == []
+    assert sentence in caplog.text
+    output = _dry_run(root, tmp_path, brought)
+    assert output.count(sentence) == 1
+    jobs = _jobs(output)
+    assert jobs["caption"] == 6
+    assert jobs["stimulus_quality"] == 8
+    pair = output.split("rule pair:")[1].split("output:")[0]
+    assert [f"/captions/{film}.h5" in pair for film in films] == [film in plan.captioned for film in films]
 
 
 def test_weights_in_folders_are_checked(demo, blip2_folder, sentence_folder, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +22,14 @@ from neuroalign.training.linear_start import RECIPES, Canonical, Recipe, correla
 from neuroalign.training.loop import Trainer, parameter_groups, warmup_cosine
 from neuroalign.training.ntcl import architecture_of
 from neuroalign.training.seeds import seeded
-from neuroalign.training.validation import ValidationScores, choose_weights, rank_quality, retrieval
+from neuroalign.training.validation import (
+    ValidationScores,
+    choose_weights,
+    rank_quality,
+    retrieval,
+    text_candidates,
+    text_weight,
+)
 
 
 def test_schedule_warms_up_and_falls_to_zero():
@@ -135,8 +143,9 @@ def test_a_fresh_network_scores_as_the_linear_model_it_starts_from(make_pairs, t
     data = to_tensors(pairs, scalers)
     network = NeuroAlign(architecture_of(pairs, scalers, config)).eval()
     with seeded(0) as generator:
-        recipe = start_linear(network, data, generator)
+        recipe, strength = start_linear(network, data, generator)
     assert recipe in RECIPES
+    assert strength is None
     x = torch.cat(list(data.train.brain.levels.values()), dim=-1)
     y = torch.cat(list(data.video.values()), dim=-1)
     owner = torch.zeros(x.shape[0] * x.shape[1], dtype=torch.long)
@@ -178,6 +187,48 @@ def test_parts_that_only_add_noise_switch_themselves_off():
 def test_a_part_that_clearly_helps_takes_part():
     weights = choose_weights(scores_of(np.random.default_rng(0), pooled=2.0, late=5.0, quantised=0.3), 1)
     assert weights.beta > 0.2
+
+
+def test_captions_that_say_nothing_get_no_weight_and_a_start_without_them_is_the_last_word():
+    """Among several candidates the best of noise is often better than nothing by one standard error; by two, seldom."""
+    found = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        (alone,) = scores_of(rng, pooled=1.5)[:1]
+        noise = rng.standard_normal((30, 30))
+        alone.parts["late"] = alone.parts["pooled"]
+        for w in text_candidates(None):
+            alone.with_text[w] = dict.fromkeys(("pooled", "late"), alone.parts["pooled"] + w * noise)
+        found.append(text_weight([alone], 1))
+    assert np.mean(np.array(found) > 0) <= 0.05
+    telling = replace(alone, with_text={1.0: dict.fromkeys(("pooled", "late"), np.eye(30))})
+    assert text_weight([telling], 1) == 1
+    assert text_candidates(0.0) == ()
+    assert text_candidates(0.5) == text_candidates(None)
+
+
+def test_a_term_that_some_batches_lack_is_averaged_over_those_that_have_it(tmp_path):
+    network, given = torch.nn.Linear(1, 1), iter(range(9))
+    config = Optimiser(epochs=1, batch_size=4)
+    trainer = Trainer(
+        network,
+        config,
+        parameter_groups(network, config, {}),
+        torch.Generator().manual_seed(0),
+        tmp_path,
+        "x",
+    )
+
+    def step(rows):
+        loss = network.weight.square().sum()
+        return loss, {"always": torch.tensor(3.0)} | (
+            {"seldom": torch.tensor(2.0)} if next(given) == 0 else {}
+        )
+
+    history = trainer.fit(16, step, lambda epoch: (0.0, []))
+    found = {term: value for _, split, term, value in history if split == "train"}
+    assert found["always"] == 3
+    assert found["seldom"] == 2
 
 
 def test_what_is_kept_is_the_mean_of_the_weights(tmp_path):

@@ -154,6 +154,8 @@ def test_what_a_stage_reads_is_what_it_is_given(root, tmp_path, demo, monkeypatc
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
+    from neuroalign.plan import make_plan
+
     demo["train"] = {"ntcl": {"terms": {"level": 0}, "soften_s": 0}}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(demo))
@@ -173,6 +175,11 @@ def test_what_a_stage_reads_is_what_it_is_given(root, tmp_path, demo, monkeypatc
     assert given["ntcl"]["terms"]["level"] == 0
     assert given["ntcl"]["soften_s"] == 0
     assert "vq" not in rules["train_ntcl"].params.train
+    # Without text its weights are of no effect, and changing them changes nothing.
+    assert "text" not in given
+    assert "text" not in rules["train_ntcl"].params.train
+    assert make_plan(demo).unused_training == ("text",)
+    assert make_plan(demo | {"text": {"source": "blip2"}}).unused_training == ()
     # Units are chosen when they are paired: no image is read again for another choice.
     assert "selection" not in rules["extract"].params.fmri
     assert rules["pair"].params.selection == {"method": "none", "minimum_r": 0.1, "keep": None}

@@ -22,6 +22,10 @@ try:
 except UserError as error:
     sys.exit(f"neuroalign: {error}")
 
+# Once, not in every job.
+if PLAN.text_notice and workflow.is_main_process:
+    print(f"neuroalign: {PLAN.text_notice}.", file=sys.stderr)
+
 # Rules pick their section from here: validated, with every default filled in.
 CONFIG = PLAN.config
 OUT = PLAN.out

@@ -25,6 +25,7 @@ rule pair:
     params:
         run_ids=PLAN.run_ids,
         stimuli=PLAN.stimuli,
+        captioned=PLAN.captioned,
         clips=CONFIG["clips"],
         hrf=CONFIG["hrf"],
         split=CONFIG["split"],

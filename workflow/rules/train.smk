@@ -20,7 +20,7 @@ rule train_ntcl:
         runtime=240,
         gpu=PLAN.train_gpus,
     params:
-        train=PLAN.section("train", but=("seeds", "vq")),
+        train=PLAN.section("train", but=("seeds", "vq", *PLAN.unused_training)),
         # How late interaction looks is one setting for both stages' scores.
         near_steps=CONFIG["train"]["vq"]["near_steps"],
     script:
@@ -52,6 +52,6 @@ rule train_vq:
         gpu=PLAN.train_gpus,
     params:
         # Stage 2 keeps the stage-1 objective (train.vq.terms.contrast), so it reads that section too.
-        train=PLAN.section("train", but=("seeds",)),
+        train=PLAN.section("train", but=("seeds", *PLAN.unused_training)),
     script:
         "../scripts/train_vq.py"

@@ -16,7 +16,7 @@ with job(snakemake):
     given, params = snakemake.input, snakemake.params
     text = ("run_id", "subject", "session", "task", "run", "stimulus", "stimulus_file", "trial_type")
     config = {name: getattr(params, name) for name in ("clips", "hrf", "split", "selection")}
-    captions = dict(zip(params.stimuli, map(Path, given.captions), strict=True)) if given.captions else {}
+    captions = dict(zip(params.captioned, map(Path, given.captions), strict=True))
     # Captions are named as the embeddings of their stimulus.
     inputs = {Path(p).name: p for p in [*given.series, *given.embeddings]}
     inputs |= {f"captions/{path.name}": path for path in captions.values()}

@@ -47,16 +47,19 @@ def code_agreement(
         Steps that `video` (here: text) has, at least one per clip; the average is over these.
     """
     tokens: int | Tensor = brain.shape[1] * brain.shape[2]
+    factor: float | Tensor = tokens**0.5
     b, v = brain.flatten(1), video.flatten(1)
     v_exp = v.exp()
     if present is not None:
         here = present[..., None, None].expand_as(video).flatten(1)
         v, v_exp = v * here, v_exp * here
         tokens = present.sum(dim=1) * brain.shape[2]
+        # One for all columns: a clip with few captioned steps must not stand out by that alone.
+        factor = tokens.float().mean().sqrt()
     entropy = -0.5 * (b.exp() @ v.T + b @ v_exp.T) / tokens
     pairs = entropy[torch.arange(len(own), device=own.device), own].mean()
     # Contrasted as a sum over the clip's tokens, like the log-likelihood of a code sequence, tempered by its root.
-    logits = -entropy * tokens**0.5
+    logits = -entropy * factor
     contrast = 0.5 * (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, targets.T))
     return pairs / torch.log(brain.new_tensor(float(brain.shape[-1]))) + contrast
 
