@@ -19,7 +19,14 @@ from neuroalign.fmri.series import RoiSeries, read_series
 from neuroalign.io import write_json, write_tsv
 from neuroalign.pairs.clips import clip_table
 from neuroalign.pairs.lags import ALL, sweep
-from neuroalign.pairs.missing import leave_out, read_breaks, wanted_lengths, whole_windows
+from neuroalign.pairs.missing import (
+    leave_out,
+    read_breaks,
+    shorter_than_shown,
+    wanted_lengths,
+    whole_windows,
+    without_clips,
+)
 from neuroalign.pairs.reliability import select_units, unit_reliability
 from neuroalign.pairs.splits import assign_splits
 from neuroalign.pairs.store import BrainWindows, PairedDataset, VideoWindows, write_brain, write_video
@@ -46,6 +53,7 @@ def build_pairs(
     selection: Selection | None = None,
     caption_files: Mapping[str, Path] | None = None,
     records: Mapping[str, Path] | None = None,
+    on_damage: str = "error",
     made_by: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Write ``clips.tsv``, ``sub-<label>.h5``, ``video.h5`` and ``summary.json`` into a folder.
@@ -65,6 +73,8 @@ def build_pairs(
         Embedded captions; without, the dataset has no text.
     records : mapping of stimulus to path, optional
         What the normalise stage found; a film that breaks gives no clips that need what is missing.
+    on_damage : {'error', 'truncate'}
+        Whether films that break are used at all (``video.on_damage``).
     made_by : mapping
         Provenance record.
 
@@ -76,16 +86,18 @@ def build_pairs(
     Raises
     ------
     UserError
-        If nothing can be paired, subjects' levels disagree, features and `hrf.method` contradict each other, or a fold
+        If nothing can be paired, a film breaks that must not, subjects' levels disagree, features and `hrf.method` contradict each other, or a fold
         has too little to choose its lag or its units by.
     """
     embeddings = {stimulus: read_embedding(path) for stimulus, path in embedding_files.items()}
     convolved = _check_convolution(embeddings, hrf)
-    breaks = read_breaks(records or {})
+    breaks = read_breaks(records or {}, on_damage)
     for stimulus, found in breaks.items():
         embeddings[stimulus] = whole_windows(embeddings[stimulus], found.kept_s)
     lengths = {stimulus: _length(embedding) for stimulus, embedding in embeddings.items()}
-    table = clip_table(presentations, wanted_lengths(presentations, lengths, breaks), clips)
+    wanted = wanted_lengths(presentations, lengths, breaks)
+    shorter = shorter_than_shown(presentations, wanted)
+    table = clip_table(presentations, wanted, clips)
     table, missing = leave_out(table, lengths, breaks)
     duration = float(table["duration_s"].iloc[0])
     geometry = {"duration_s": duration, "step_s": clips.step_s, "hrf": hrf.model_dump(mode="json")}
@@ -94,13 +106,14 @@ def build_pairs(
     no_video = ~table["clip_id"].isin([c for c, ok in zip(contents, covered, strict=True) if ok]).to_numpy()
     cuts, no_brain = _cut_runs(table, series_files, duration, clips.step_s, hrf)
     usable = ~(no_video | no_brain)
+    beyond = sum(found["clips"] for found in missing.values())
     if not usable.any():
         raise UserError(
             "No clip has both brain volumes and video: check that events and runs share a clock, and hrf.window_s."
         )
     log.info(
-        "%d of %d clips are usable (%d without enough uncensored volumes, %d without video)",
-        *(usable.sum(), len(table), no_brain.sum(), no_video.sum()),
+        "%d of %d clips are usable (%d without enough uncensored volumes, %d without video, %d beyond the damage of a film)",
+        *(usable.sum(), len(table) + beyond, no_brain.sum(), no_video.sum(), beyond),
     )
 
     lost = sorted(set(presentations["subject"]) - set(table["subject"][usable]))
@@ -110,6 +123,7 @@ def build_pairs(
             "films): leave them out with dataset.filters.subject, or raise fmri.clean.fd_threshold_mm."
         )
     table = table[usable].reset_index(drop=True)
+    clipless = without_clips(presentations, table)
     table["repeat"] = table.groupby(["subject", "clip_id"]).cumcount()
     table = assign_splits(table, split)
     folds = [f"split_{fold}" for fold in range(split.folds)] if split.folds > 1 else []
@@ -134,6 +148,8 @@ def build_pairs(
         "dropped_brain": int(no_brain.sum()),
         "dropped_video": int(no_video.sum()),
         "missing_video": missing,
+        "shorter_than_shown": shorter,
+        "without_clips": clipless,
         "geometry": geometry,
         "splits": table["split"].value_counts().to_dict(),
         "made_by": made_by,

@@ -1,4 +1,4 @@
-"""Seconds that damaged films lack: nothing that needs them becomes a clip, and what that costs is told.
+"""Seconds that films lack: nothing that needs them becomes a clip, and what that costs is told.
 
 A film may be kept up to where it breaks (``video.on_damage: truncate``). The record beside its mezzanine says so; the
 seconds after the break are censored here like the volumes of a moving head, not filled in.
@@ -20,6 +20,9 @@ from neuroalign.video.shards import Embedding
 
 log = logging.getLogger(__name__)
 _EPSILON = 1e-6
+# Events are rounded to volumes or to whole seconds; what they say beyond a film's end by more than this is a mistake of somebody's.
+_ROUNDING_S = 1.0
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,35 @@ class Break:
     claimed_s: float | None
 
 
-def read_breaks(records: Mapping[str, Path]) -> dict[str, Break]:
-    """The breaks of the films that have one, from the records of the normalise stage by stimulus."""
+def read_breaks(records: Mapping[str, Path], on_damage: str) -> dict[str, Break]:
+    """The breaks of the films that have one.
+
+    Parameters
+    ----------
+    records : mapping of str to path
+        What the normalise stage wrote, by stimulus.
+    on_damage : {'error', 'truncate'}
+        As in ``video.on_damage``.
+
+    Raises
+    ------
+    UserError
+        If a film was cut short while that was wanted, and is not any more.
+    """
     found = {}
     for stimulus, path in records.items():
         record = read_json(path)
         if damage := record.get("damage"):
             kept, claimed = record["mezzanine"]["duration_s"], record["source"]["end_s"]
             found[stimulus] = Break(damage["at_s"], damage["reason"], kept, claimed)
+    if found and on_damage == "error":
+        told = ", ".join(
+            f"'{name}' at second {item.at_s:.1f}" for name, item in list(found.items())[:_MOST_NAMED]
+        )
+        raise UserError(
+            f"{len(found)} of {len(records)} films were cut short where they break ({told}) and video.on_damage is error: copy "
+            "these files again or repair them, or set video.on_damage to truncate."
+        )
     return found
 
 
@@ -135,3 +159,65 @@ def leave_out(
     clips = clips[~lost].reset_index(drop=True)
     clips["repeat"] = clips.groupby(["subject", "clip_id"]).cumcount()
     return clips, missing
+
+
+def shorter_than_shown(presentations: pd.DataFrame, lengths: Mapping[str, float]) -> dict[str, dict]:
+    """Find films that last less long than the events say they were shown, and say so.
+
+    That is how a wrong file, a wrong rate, or a film that was shown in a loop looks.
+
+    Parameters
+    ----------
+    presentations : DataFrame
+        Rows of ``presentations.tsv``.
+    lengths : mapping of str to float
+        Seconds that films have (broken ones: that they should have).
+
+    Returns
+    -------
+    dict of str to dict
+        For every such stimulus `lasts_s`, `shown_to_s` (its last second by the events) and `presentations`, how many go past its end.
+    """
+    ends = presentations["offset"] + presentations["duration"]
+    past = ends > presentations["stimulus"].map(lengths) + _ROUNDING_S
+    found = {
+        str(stimulus): {
+            "lasts_s": float(lengths[stimulus]),
+            "shown_to_s": float(group.max()),
+            "presentations": len(group),
+        }
+        for stimulus, group in ends[past].groupby(presentations["stimulus"][past])
+    }
+    if found:
+        told = "; ".join(
+            f"'{name}' lasts {item['lasts_s']:.1f} s and is shown to second {item['shown_to_s']:.1f}"
+            for name, item in list(found.items())[:_MOST_NAMED]
+        )
+        log.warning(
+            "%d of %d films are shorter than the events say (%s%s): nothing after their ends becomes a clip; check that these are "
+            "the films that were shown",
+            *(
+                len(found),
+                presentations["stimulus"].nunique(),
+                told,
+                "; ..." if len(found) > _MOST_NAMED else "",
+            ),
+        )
+    return found
+
+
+def without_clips(presentations: pd.DataFrame, clips: pd.DataFrame) -> list[str]:
+    """Stimuli that were shown and gave no usable clip; the log names them."""
+    shown = presentations["stimulus"].drop_duplicates()
+    lost = sorted(shown[~shown.isin(clips["stimulus"])].astype(str))
+    if lost:
+        log.warning(
+            "%d of %d stimuli give no clip (%s%s): they are too short for clips.duration_s, or nothing usable was recorded",
+            *(
+                len(lost),
+                len(shown),
+                ", ".join(lost[:_MOST_NAMED]),
+                ", ..." if len(lost) > _MOST_NAMED else "",
+            ),
+        )
+    return lost

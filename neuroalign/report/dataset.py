@@ -102,6 +102,14 @@ def _dropped(results: Results) -> list[str]:
             f"{plural(found['clips'], 'clip')} that would need what comes after {'was' if found['clips'] == 1 else 'were'} "
             "left out."
         )
+    for stimulus, found in summary.get("shorter_than_shown", {}).items():
+        told.append(
+            f"Careful: by the events, '{stimulus}' was shown to second {found['shown_to_s']:.1f}, but the film lasts "
+            f"{found['lasts_s']:.1f} s; check that it is the film that was shown."
+        )
+    if names := summary.get("without_clips"):
+        named = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names
+        told.append(f"No clip came of {listed(named)}: too short for a clip, or nothing usable was recorded.")
     return told
 
 

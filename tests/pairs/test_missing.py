@@ -14,7 +14,7 @@ from neuroalign.config.pairs import Clips, Split
 from neuroalign.errors import UserError
 from neuroalign.fmri.series import RoiSeries, write_series
 from neuroalign.pairs.build import build_pairs
-from neuroalign.pairs.missing import whole_windows
+from neuroalign.pairs.missing import shorter_than_shown, whole_windows, without_clips
 from neuroalign.pairs.store import read_pairs
 from neuroalign.video.shards import Embedding, write_embedding
 
@@ -76,7 +76,7 @@ class Material:
             self.series,
             self.embeddings,
             self.folder / "pairs",
-            **settings | options,
+            **{"on_damage": "truncate"} | settings | options,
             records=self.records,
             made_by={},
         )
@@ -107,8 +107,15 @@ def test_clips_that_need_missing_seconds_are_not_made(material, caplog, at):
     assert set(material.summary["missing_video"]) == {"a"}
 
 
-def test_nothing_changes_for_whole_films(material):
-    table = material.build()
+def test_a_film_cut_short_before_is_refused_where_that_is_not_wanted_any_more(material):
+    material.film("a", 120.0, 50.3)
+    with pytest.raises(UserError, match=r"1 of 3 films were cut short .* \('a' at second 50\.3\)"):
+        material.build(on_damage="error")
+
+
+@pytest.mark.parametrize("on_damage", ["error", "truncate"])
+def test_nothing_changes_for_whole_films(material, on_damage):
+    table = material.build(on_damage=on_damage)
     assert len(table) == 2 * sum(int(length // 4) for length in FILMS.values())
     assert material.summary["missing_video"] == {}
 
@@ -184,3 +191,25 @@ def test_no_window_is_made_of_fewer_seconds_than_it_says(window, stride):
             else not len(whole.times)
         )
         assert len(whole.levels["z"]) == len(whole.low_level) == len(whole.times)
+
+
+def test_films_that_end_before_the_events_say_are_named(caplog):
+    shown = pd.DataFrame(
+        {
+            "stimulus": ["a", "a", "b", "c", "d"],
+            "offset": [0.0, 50.0, 0.0, 0.0, 0.0],
+            "duration": [90.0, 50.0, 10.9, 80.0, np.nan],
+        }
+    )
+    with caplog.at_level(logging.WARNING):
+        found = shorter_than_shown(shown, {"a": 60.0, "b": 10.0, "c": 80.0, "d": 5.0})
+    assert found == {"a": {"lasts_s": 60.0, "shown_to_s": 100.0, "presentations": 2}}
+    assert "1 of 4 films" in caplog.text
+    assert "'a' lasts 60.0 s and is shown to second 100.0" in caplog.text
+
+
+def test_stimuli_without_clips_are_named(caplog):
+    shown = pd.DataFrame({"stimulus": ["long", "short", "long"]})
+    with caplog.at_level(logging.WARNING):
+        assert without_clips(shown, pd.DataFrame({"stimulus": ["long"]})) == ["short"]
+    assert "1 of 2 stimuli give no clip (short)" in caplog.text

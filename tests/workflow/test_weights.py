@@ -162,6 +162,9 @@ def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet
     assert rules(text) == {"weights", "embed"}
     snakemake(root, tmp_path, project, target)
     assert read_embedding(target).attributes["revision"] != first
+    # What to do with damage is nothing to a film that is whole.
+    project["video"]["on_damage"] = "truncate"
+    assert rules(snakemake(root, tmp_path, project, "-n", target)) == set()
     # The hub id of weights is a change of the step's params, and of nothing before it.
     project["video"]["weights"] = "lab/other"
     assert rules(snakemake(root, tmp_path, project, "-n", target)) == {"weights", "embed"}

@@ -30,5 +30,6 @@ rule pair:
         hrf=CONFIG["hrf"],
         split=CONFIG["split"],
         selection=CONFIG["fmri"]["selection"],
+        on_damage=CONFIG["video"]["on_damage"],
     script:
         "../scripts/pair.py"

@@ -19,7 +19,10 @@ rule normalise:
         mem_mb=2000,
         runtime=60,
     params:
-        video=PLAN.section("video", "fps", "height", "on_damage"),
+        video=PLAN.section("video", "fps", "height"),
+        # A function of resources is not compared between runs: another choice makes no whole film anew. Rule pair sees to it that
+        # no film that was cut short before is used where that is not wanted.
+        on_damage=lambda wildcards, resources: CONFIG["video"]["on_damage"],
     script:
         "../scripts/normalise.py"
 

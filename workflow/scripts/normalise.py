@@ -15,6 +15,6 @@ with job(snakemake):
         snakemake.input.video,
         snakemake.output.video,
         snakemake.output.record,
-        Video(**snakemake.params.video),
+        Video(**snakemake.params.video, on_damage=snakemake.params.on_damage),
         threads=snakemake.threads,
     )

@@ -31,6 +31,7 @@ with job(snakemake):
         selection=Selection(**params.selection),
         # Features that were brought have no films, and no records of them.
         records=dict(zip(params.stimuli, map(Path, given.records), strict=True)) if given.records else None,
+        on_damage=params.on_damage,
         caption_files=captions,
         made_by=provenance(config, inputs),
     )
