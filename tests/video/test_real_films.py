@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from neuroalign.config.video import Video
-from neuroalign.video.backbones.motion_energy import MotionEnergyBackbone
 from neuroalign.video.decode import film, iterate_frames
-from neuroalign.video.embed import embed_film
+from neuroalign.video.embed import embed
 from neuroalign.video.normalise import normalise
+from neuroalign.video.shards import read_embedding
 
 CONFIG = Video(height=96, motion_energy={"size": 32})
 # Seconds of which every picture is compared; more would only take longer.
@@ -109,7 +109,8 @@ def test_the_pictures_are_those_that_a_player_shows(shared_data, tmp_path, name)
 def test_through_to_motion_energy(shared_data, tmp_path, name):
     normalise(shared_data / "videos" / name, tmp_path / "out.mp4", tmp_path / "out.json", CONFIG)
     frames = film(tmp_path / "out.mp4").n_frames
-    found = embed_film(tmp_path / "out.mp4", MotionEnergyBackbone.from_config(CONFIG, 8.0), CONFIG)
+    embed(tmp_path / "out.mp4", tmp_path / "out.h5", CONFIG)
+    found = read_embedding(tmp_path / "out.h5")
     # Windows of a second, the last one past the end by up to a half.
     assert len(found.times) == max(1, int(frames / 8 + 0.5 + 1e-6))
     assert all(np.isfinite(data).all() and len(data) == len(found.times) for data in found.levels.values())
