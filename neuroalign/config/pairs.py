@@ -23,6 +23,12 @@ class Clips(Section):
     )
     stride_s: float = Field(4.0, gt=0, description="Seconds between clip starts (`fixed`).")
     step_s: float = Field(1.0, gt=0, description="Length of a clip step: the time resolution of the model.")
+    surround_s: float = Field(
+        20.0,
+        ge=0,
+        description="Seconds of the film before and after a clip whose mean features are kept beside it, so that the model can "
+        "see films relative to their surround, as high-passed brain series do; never more than split.guard_s. 0: none.",
+    )
 
     @model_validator(mode="after")
     def _steps_fit(self):

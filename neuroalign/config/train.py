@@ -35,6 +35,11 @@ class Encoder(Section):
         le=1,
         description="Shrinkage of the whitening towards the identity; 1 turns to principal components and scales nothing.",
     )
+    surround: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto",
+        description="How much of the film's mean around a clip (`clips.surround_s`) is taken from its features, which makes up for the "
+        "high-pass of brain series; `auto` chooses by cross-validation inside the training clips.",
+    )
     linear_start: bool = Field(
         True,
         description="Start the maps at a regularised canonical correlation of the training pairs; false: random, which wants "

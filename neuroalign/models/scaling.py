@@ -90,11 +90,14 @@ class Scalers:
     video : dict of level to Scaler
     text : dict of level to Scaler
         One level, or empty for a model without text.
+    surround : float
+        How much of the film's surround is taken from the features of a clip: 0 to 1.
     """
 
     brain: dict[tuple[str, str], Scaler]
     video: dict[str, Scaler]
     text: dict[str, Scaler] = field(default_factory=dict)
+    surround: float = 0.0
 
     def brain_width(self, level: str) -> int:
         """Inputs of the brain encoder at a level; subjects with fewer are padded with zeros."""
@@ -106,6 +109,36 @@ class Scalers:
         y = scaler(x)
         return np.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, self.brain_width(level) - y.shape[-1])])
 
+    def scale_video(
+        self,
+        level: str,
+        x: np.ndarray,
+        surround: np.ndarray | None = None,
+        share: np.ndarray | None = None,
+    ) -> np.ndarray:
+        r"""Scale video windows (n, steps, dim), relative to their surround where the model looks at it.
+
+        .. math:: y_t = \big( (x_t - \mu) - \lambda c\, (m - \mu) \big) / s \; W
+
+        with m the mean features of the film around the clip, c the share of that time which the film covers (the rest counts as
+        the mean :math:`\mu` of the training clips) and :math:`\lambda` = `surround`.
+
+        Parameters
+        ----------
+        level : str
+        x : array of shape (n, steps, dim)
+        surround : array of shape (n, dim), optional
+        share : array of shape (n,), optional
+        """
+        y = self.video[level](x)
+        if surround is None or not self.surround:
+            return y
+        return y - np.float32(self.surround) * self.scaled_surround(level, surround, share)[:, None]
+
+    def scaled_surround(self, level: str, surround: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """What `scale_video` takes away at `surround` 1: array (n, outputs)."""
+        return share[:, None].astype(np.float32) * self.video[level](surround)
+
     def scale_text(self, x: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Scale text windows (clips, steps, dim); where there is no text they stay zero."""
         scaled = next(iter(self.text.values()))(x)
@@ -116,7 +149,7 @@ class Scalers:
         named = {f"scaler.video/{level}": s for level, s in self.video.items()}
         named |= {f"scaler.text/{level}": s for level, s in self.text.items()}
         named |= {f"scaler.brain/{subject}/{level}": s for (subject, level), s in self.brain.items()}
-        out = {}
+        out = {"scaler.surround": np.array([self.surround], np.float32)}
         for name, scaler in named.items():
             for part in ("mean", "std", "matrix"):
                 value = getattr(scaler, part)
@@ -129,10 +162,11 @@ class Scalers:
         """The inverse of `arrays`; other names are ignored."""
         parts: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
         for name, value in arrays.items():
-            if name.startswith("scaler."):
+            if name.startswith("scaler.") and name != "scaler.surround":
                 *key, part = name.removeprefix("scaler.").split("/")
                 parts.setdefault(tuple(key), {})[part] = value
         brain = {(k[1], k[2]): Scaler(**v) for k, v in parts.items() if k[0] == "brain"}
         video = {k[1]: Scaler(**v) for k, v in parts.items() if k[0] == "video"}
         text = {k[1]: Scaler(**v) for k, v in parts.items() if k[0] == "text"}
-        return cls(brain, video, text)
+        surround = arrays.get("scaler.surround")
+        return cls(brain, video, text, 0.0 if surround is None else float(surround[0]))

@@ -111,15 +111,16 @@ class TrainedModel:
         Parameters
         ----------
         windows : mapping of level to array (n, steps, dim), VideoWindows, or an embedding file's content
-            The last together with `start_s`.
+            The last together with `start_s`. A mapping has no surround: its clips are taken as they are.
         start_s : array of shape (n,) or float, optional
             Clip starts in seconds from stimulus start.
         captions : Captions, optional
             Embedded captions of the stimulus, for an embedding file's content; `VideoWindows` bring their own.
         """
         text: tuple[np.ndarray, np.ndarray] | None = None
+        surround, share = None, None
         if isinstance(windows, shards.Embedding):
-            from neuroalign.pairs.windows import video_steps
+            from neuroalign.pairs.windows import video_steps, video_surround
 
             if start_s is None:
                 raise UserError(
@@ -131,16 +132,19 @@ class TrainedModel:
             if not covered.all():
                 late = np.atleast_1d(np.asarray(start_s, float))[~covered][0]
                 raise UserError(f"The stimulus embedding does not cover the clip that starts at {late:g} s.")
+            reach_s = self.geometry.get("surround_s", 0.0)
+            if reach_s:
+                surround, share = video_surround(windows, start_s, self.geometry["duration_s"], reach_s)
             if captions is not None and self.network.reads_text:
                 from neuroalign.pairs.text import text_steps
 
                 text = text_steps(captions, start_s, self.geometry["duration_s"], self.geometry["step_s"])
         elif isinstance(windows, VideoWindows):
-            levels = windows.levels
+            levels, surround, share = windows.levels, windows.surround, windows.surround_share
             text = None if windows.text is None else (windows.text, windows.has_text)
         else:
             levels = dict(windows)
-        clips = embed_clips(self.network, self.video_input(levels))
+        clips = embed_clips(self.network, self.video_input(levels, surround, share))
         if text is None or not self.network.reads_text:
             return clips
         return with_text(self.network, clips, self.text_input(*text))
@@ -194,8 +198,13 @@ class TrainedModel:
             torch.full((len(windows.times),), index, dtype=torch.long),
         )
 
-    def video_input(self, levels: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        """Scaled tensors of video windows."""
+    def video_input(
+        self,
+        levels: Mapping[str, np.ndarray],
+        surround: Mapping[str, np.ndarray] | None = None,
+        share: np.ndarray | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Scaled tensors of video windows; see `Scalers.scale_video`."""
         steps = len(self.network.architecture.step_times)
         out = {}
         for level in self.network.architecture.video_levels:
@@ -206,7 +215,8 @@ class TrainedModel:
                 raise UserError(
                     f"Video level '{level}' has shape {x.shape}; the model needs (clips, {steps}, {len(scaler.mean)})."
                 )
-            out[level] = torch.from_numpy(scaler(x))
+            around = None if surround is None else np.asarray(surround[level], np.float32)
+            out[level] = torch.from_numpy(self.scalers.scale_video(level, x, around, share))
         return out
 
     def text_input(self, text: np.ndarray, present: np.ndarray) -> TextInput:

@@ -31,7 +31,7 @@ from neuroalign.pairs.reliability import select_units, unit_reliability
 from neuroalign.pairs.splits import assign_splits
 from neuroalign.pairs.store import BrainWindows, PairedDataset, VideoWindows, write_brain, write_video
 from neuroalign.pairs.text import add_text, captioned_share
-from neuroalign.pairs.windows import Cut, brain_window, step_times, video_steps
+from neuroalign.pairs.windows import Cut, brain_window, step_times, video_steps, video_surround
 from neuroalign.video.shards import Embedding, read_embedding
 
 log = logging.getLogger(__name__)
@@ -100,9 +100,16 @@ def build_pairs(
     table = clip_table(presentations, wanted, clips)
     table, missing = leave_out(table, lengths, breaks)
     duration = float(table["duration_s"].iloc[0])
-    geometry = {"duration_s": duration, "step_s": clips.step_s, "hrf": hrf.model_dump(mode="json")}
+    # Wider than the guard, the surround of a training clip would hold seconds of a test clip.
+    surround_s = min(clips.surround_s, split.guard_s)
+    geometry = {
+        "duration_s": duration,
+        "step_s": clips.step_s,
+        "surround_s": surround_s,
+        "hrf": hrf.model_dump(mode="json"),
+    }
 
-    contents, video, covered = _cut_videos(table, embeddings, duration, clips.step_s)
+    contents, video, covered = _cut_videos(table, embeddings, geometry)
     no_video = ~table["clip_id"].isin([c for c, ok in zip(contents, covered, strict=True) if ok]).to_numpy()
     cuts, no_brain = _cut_runs(table, series_files, duration, clips.step_s, hrf)
     usable = ~(no_video | no_brain)
@@ -196,7 +203,7 @@ def _choices(
 
 
 def read_geometry(folder: Path) -> dict[str, Any]:
-    """How the clips of a paired dataset were cut: `duration_s`, `step_s` and the `hrf` section."""
+    """How the clips of a paired dataset were cut: `duration_s`, `step_s`, `surround_s` and the `hrf` section."""
     return json.loads((Path(folder) / "summary.json").read_text())["geometry"]
 
 
@@ -229,11 +236,14 @@ def _check_convolution(embeddings: Mapping[str, Embedding], hrf: Hrf) -> set[str
     return convolved
 
 
-def _cut_videos(table: pd.DataFrame, embeddings: Mapping[str, Embedding], duration: float, step_s: float):
+def _cut_videos(table: pd.DataFrame, embeddings: Mapping[str, Embedding], geometry: Mapping[str, Any]):
+    duration, step_s, reach_s = (geometry[name] for name in ("duration_s", "step_s", "surround_s"))
     contents: list[str] = []
     parts: dict[str, list[np.ndarray]] = {}
     low: list[np.ndarray] = []
     covered: list[np.ndarray] = []
+    around: dict[str, list[np.ndarray]] = {}
+    shares: list[np.ndarray] = []
     unique = table.drop_duplicates("clip_id")
     for stimulus, rows in unique.groupby("stimulus", sort=True):
         rows = rows.sort_values("start_s")
@@ -249,12 +259,19 @@ def _cut_videos(table: pd.DataFrame, embeddings: Mapping[str, Embedding], durati
             parts.setdefault(level, []).append(data)
         if low_level is not None:
             low.append(low_level)
+        if reach_s:
+            surround, share = video_surround(embedding, rows["start_s"].to_numpy(), duration, reach_s)
+            shares.append(share)
+            for level, data in surround.items():
+                around.setdefault(level, []).append(data)
     low_level = np.concatenate(low) if len(low) == len(covered) else None
     windows = VideoWindows(
         contents,
         {level: np.concatenate(data) for level, data in parts.items()},
         step_times(duration, step_s),
         low_level,
+        surround={level: np.concatenate(data) for level, data in around.items()} if around else None,
+        surround_share=np.concatenate(shares) if shares else None,
     )
     return contents, windows, np.concatenate(covered)
 

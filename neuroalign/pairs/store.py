@@ -79,6 +79,10 @@ class VideoWindows:
         Embedded captions, the third modality; zeros where there is none. None where captions are not used.
     has_text : bool array of shape (contents, steps), optional
         Where there is a caption. None where `text` is.
+    surround : dict of str to float32 array of shape (contents, dim), optional
+        Mean features of the film around each clip (`windows.video_surround`). None where it is not kept.
+    surround_share : float32 array of shape (contents,), optional
+        How much of the surround the film covers. None where `surround` is.
     """
 
     clip_ids: list[str]
@@ -87,14 +91,20 @@ class VideoWindows:
     low_level: np.ndarray | None = None
     text: np.ndarray | None = None
     has_text: np.ndarray | None = None
+    surround: dict[str, np.ndarray] | None = None
+    surround_share: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> VideoWindows:
         """The windows of the contents at `rows`."""
-        optional = (None if x is None else x[rows] for x in (self.low_level, self.text, self.has_text))
-        low_level, text, has_text = optional
+        optional = {
+            name: None if getattr(self, name) is None else getattr(self, name)[rows]
+            for name in ("low_level", "text", "has_text", "surround_share")
+        }
         ids = [self.clip_ids[row] for row in np.arange(len(self.clip_ids))[rows]]
         levels = {level: data[rows] for level, data in self.levels.items()}
-        return VideoWindows(ids, levels, self.step_times, low_level, text, has_text)
+        if self.surround is not None:
+            optional["surround"] = {level: data[rows] for level, data in self.surround.items()}
+        return VideoWindows(ids, levels, self.step_times, **optional)
 
     def rows_of(self, clip_ids) -> np.ndarray:
         """Row of each clip id, in the order asked for."""
@@ -204,6 +214,10 @@ def write_video(
         if windows.text is not None:
             file.create_dataset("text/data", data=windows.text.astype(np.float32))
             file.create_dataset("text/has_text", data=windows.has_text.astype(bool))
+        if windows.surround is not None:
+            for level, data in windows.surround.items():
+                file.create_dataset(f"surround/levels/{level}", data=data.astype(np.float32))
+            file.create_dataset("surround/share", data=windows.surround_share.astype(np.float32))
         stamp(file, made_by or {})
 
 
@@ -276,4 +290,8 @@ def _read_video(path: Path) -> VideoWindows:
             low_level=file["low_level"][()] if "low_level" in file else None,
             text=file["text/data"][()] if "text" in file else None,
             has_text=file["text/has_text"][()] if "text" in file else None,
+            surround={str(n): file[f"surround/levels/{n}"][()] for n in group.attrs["order"]}
+            if "surround" in file
+            else None,
+            surround_share=file["surround/share"][()] if "surround" in file else None,
         )

@@ -193,6 +193,40 @@ def video_steps(embedding: Embedding, start_s: np.ndarray | float, duration_s: f
     return levels, low_level, covered.all(1)
 
 
+def video_surround(
+    embedding: Embedding, start_s: np.ndarray | float, duration_s: float, reach_s: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Mean features of the film around clips: from `reach_s` before a clip to `reach_s` after it, the clip included.
+
+    Parameters
+    ----------
+    embedding : Embedding
+    start_s : array of shape (n,) or float
+        Clip starts in seconds from stimulus start.
+    duration_s, reach_s : float
+
+    Returns
+    -------
+    levels : dict of str to float32 array of shape (n, dim)
+        Means over what the film has there.
+    share : float32 array of shape (n,)
+        How much of that time the film covers: small for a clip that is a film of its own.
+    """
+    starts = np.atleast_1d(np.asarray(start_s, float))
+    times = embedding.times
+    stride = float(np.median(np.diff(times))) if len(times) > 1 else duration_s
+    begin = np.searchsorted(times, starts - reach_s - 1e-6)
+    end = np.searchsorted(times, starts + duration_s + reach_s - 1e-6)
+    count = end - begin
+
+    def mean(data: np.ndarray) -> np.ndarray:
+        total = np.concatenate([np.zeros((1, data.shape[1])), np.cumsum(data, 0, dtype=np.float64)])
+        return ((total[end] - total[begin]) / np.maximum(count, 1)[:, None]).astype(np.float32)
+
+    share = np.minimum(1.0, count * stride / (duration_s + 2 * reach_s)).astype(np.float32)
+    return {level: mean(data) for level, data in embedding.levels.items()}, share
+
+
 def on_steps(windows: BrainWindows, steps: np.ndarray, shift_s: float) -> np.ndarray:
     """Brain windows on the steps of their clips, all levels side by side.
 

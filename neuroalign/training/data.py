@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class TrainingData:
         Of every row of `video`.
     train, validation : Presentations
     text : TextInput of all contents, optional
+    surround : dict of str to Tensor (contents, dim), optional
+        What `video` is relative to, scaled; None where pairs hold no surround.
     """
 
     video: dict[str, Tensor]
@@ -57,6 +59,14 @@ class TrainingData:
     train: Presentations
     validation: Presentations
     text: TextInput | None = None
+    surround: dict[str, Tensor] | None = None
+
+    def with_surround(self, share: float) -> TrainingData:
+        """The same with only a share of the surround taken from the video; `self` has all of it taken."""
+        if self.surround is None or share == 1.0:
+            return self
+        video = {name: x + (1 - share) * self.surround[name][:, None] for name, x in self.video.items()}
+        return replace(self, video=video)
 
     def to(self, device: torch.device) -> TrainingData:
         """The same on another device."""
@@ -67,6 +77,7 @@ class TrainingData:
             self.train.to(device),
             self.validation.to(device),
             None if self.text is None else self.text.to(device),
+            None if self.surround is None else {name: x.to(device) for name, x in self.surround.items()},
         )
 
 
@@ -137,7 +148,8 @@ def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
     """Fit z-scores and whitening on the train split.
 
     Brain units are z-scored per subject over valid volumes; whitening is pooled over subjects for shared units, per subject
-    otherwise. Video features use the distinct training clips, text those of their steps that have a caption.
+    otherwise. Video features use the distinct training clips, text those of their steps that have a caption. Where pairs hold the
+    films' surround, video features are scaled relative to all of it.
     """
     shared, known = pairs.same_units, trained_subjects(pairs)
     brain: dict[tuple[str, str], Scaler] = {}
@@ -167,12 +179,18 @@ def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
                     )
     video = {}
     rows = np.unique(np.concatenate([pairs.of(s, "train")[1] for s in known]))
-    for level, data in pairs.video.levels.items():
-        x = data[rows].reshape(-1, data.shape[-1])
-        video[level] = z_score(x)
+    seen = pairs.video
+    for level, data in seen.levels.items():
+        mean = z_score(data[rows].reshape(-1, data.shape[-1])).mean
+        x = data[rows] - mean
+        if seen.surround is not None:
+            x = x - seen.surround_share[rows, None, None] * (seen.surround[level][rows] - mean)[:, None]
+        x = x.reshape(-1, data.shape[-1])
+        std = z_score(x).std
+        video[level] = Scaler(mean, std)
         if config.whiten:
-            video[level].matrix = whitening(video[level](x), config.components, config.shrinkage)
-    return Scalers(brain, video, _fit_text(pairs, rows, config))
+            video[level].matrix = whitening(x / std, config.components, config.shrinkage)
+    return Scalers(brain, video, _fit_text(pairs, rows, config), 0.0 if seen.surround is None else 1.0)
 
 
 def _fit_text(pairs: PairedDataset, rows: np.ndarray, config: Encoder) -> dict[str, Scaler]:
@@ -200,13 +218,22 @@ def to_tensors(pairs: PairedDataset, scalers: Scalers) -> TrainingData:
         torch.from_numpy(stimulus.copy()),
         torch.from_numpy(table["start_s"].fillna(0.0).to_numpy(np.float32).copy()),
     )
-    video = {level: torch.from_numpy(scalers.video[level](x)) for level, x in pairs.video.levels.items()}
+    seen, surround = pairs.video, None
+    if seen.surround is not None:
+        surround = {
+            level: torch.from_numpy(scalers.scaled_surround(level, m, seen.surround_share))
+            for level, m in seen.surround.items()
+        }
+    video = {}
+    for level, x in seen.levels.items():
+        around = None if seen.surround is None else seen.surround[level]
+        video[level] = torch.from_numpy(scalers.scale_video(level, x, around, seen.surround_share))
     text = None
     if scalers.text and pairs.video.text is not None:
         scaled = torch.from_numpy(scalers.scale_text(pairs.video.text, pairs.video.has_text))
         text = TextInput({TEXT: scaled}, torch.from_numpy(pairs.video.has_text))
     parts = (_presentations(pairs, scalers, s) for s in ("train", "validation"))
-    return TrainingData(video, content, *parts, text)
+    return TrainingData(video, content, *parts, text, surround)
 
 
 def _presentations(pairs: PairedDataset, scalers: Scalers, split: str) -> Presentations:

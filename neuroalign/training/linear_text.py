@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from neuroalign.models.losses.contrast import Content
-from neuroalign.training.linear_start import Canonical, Recipe, Samples, folds, shrunk
+from neuroalign.training.canonical import Canonical, Recipe, Samples, folds, shrunk
 from neuroalign.training.validation import rank_quality
 
 log = logging.getLogger(__name__)

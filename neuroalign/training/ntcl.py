@@ -35,7 +35,7 @@ from neuroalign.training.data import (
     trained_subjects,
 )
 from neuroalign.training.device import precision, resolve_device
-from neuroalign.training.linear_start import start_linear
+from neuroalign.training.linear_start import choose_surround, start_linear
 from neuroalign.training.loop import Trainer, history_table, parameter_groups
 from neuroalign.training.seeds import seeded
 from neuroalign.training.terms import ntcl_loss, ntcl_terms
@@ -128,6 +128,9 @@ def train_ntcl(
     mark = fingerprint(config.model_dump(mode="json", exclude={"vq", "seeds"}), seed, data)
     with seeded(seed) as generator:
         network = NeuroAlign(architecture_of(pairs, scalers, stage))
+        if data.surround is not None:
+            scalers.surround = _surround(network, data, stage, generator)
+            data = data.with_surround(scalers.surround)
         strength = start_linear(network, data, generator)[1] if stage.encoder.linear_start else None
         candidates = text_candidates(strength)
         network, data = network.to(device), data.to(device)
@@ -178,6 +181,11 @@ def train_ntcl(
     write_tsv(out / "history.tsv", history_table(history))
     write_tsv(out / "delays.tsv", delay_table(network))
     model.save(out)
+
+
+def _surround(network: NeuroAlign, data: TrainingData, stage: Ntcl, generator: torch.Generator) -> float:
+    wanted = stage.encoder.surround
+    return choose_surround(network, data, generator) if wanted == "auto" else wanted
 
 
 @torch.no_grad()
