@@ -18,10 +18,10 @@ from neuroalign.models.model import FMRI, TEXT, VIDEO, NeuroAlign
 from neuroalign.models.quantise.residual import Quantised
 from neuroalign.models.trained import TrainedModel, load
 from neuroalign.pairs.store import PairedDataset
+from neuroalign.training.canonical import Samples, choose_recipe
 from neuroalign.training.codes import code_assignments, code_clips, usage, usage_table
 from neuroalign.training.data import TrainingData, take_batch, to_tensors
 from neuroalign.training.device import precision, resolve_device
-from neuroalign.training.canonical import Samples, choose_recipe
 from neuroalign.training.linear_text import TextSamples, joint_maps
 from neuroalign.training.loop import Trainer, history_table, parameter_groups
 from neuroalign.training.ntcl import delay_table, encode, fingerprint

@@ -15,10 +15,10 @@ from neuroalign.config.train import Optimiser, Train
 from neuroalign.errors import UserError
 from neuroalign.models.losses.contrast import Content
 from neuroalign.models.model import NeuroAlign
+from neuroalign.training.canonical import RECIPES, Canonical, Recipe, correlation_sum, folds
 from neuroalign.training.codes import perplexity
 from neuroalign.training.data import batch_rows, fit_scalers, to_tensors
 from neuroalign.training.device import resolve_device
-from neuroalign.training.canonical import RECIPES, Canonical, Recipe, correlation_sum, folds
 from neuroalign.training.linear_start import start_linear
 from neuroalign.training.loop import Trainer, parameter_groups, warmup_cosine
 from neuroalign.training.ntcl import architecture_of

@@ -17,8 +17,8 @@ from neuroalign.errors import UserError
 from neuroalign.models.model import NeuroAlign
 from neuroalign.models.score import score_pairs
 from neuroalign.text.captions import Captions
-from neuroalign.training.data import fit_scalers, take_batch, to_tensors
 from neuroalign.training.canonical import Recipe, Samples
+from neuroalign.training.data import fit_scalers, take_batch, to_tensors
 from neuroalign.training.linear_start import start_linear
 from neuroalign.training.linear_text import TextSamples, joint_maps
 from neuroalign.training.ntcl import architecture_of, encode, train_ntcl
