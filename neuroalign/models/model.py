@@ -182,6 +182,11 @@ class NeuroAlign(nn.Module):
     log_scale : ParameterDict
         Logarithm of inverse temperatures of `global`, `level`, `time` and `pred`; with text also of its pairs.
     quantiser : TokenQuantiser, optional
+    brain_whitener, video_whitener : Tensor (steps, steps)
+        What tokens are multiplied by over the steps of a clip, so that noise of the brain is equal and uncorrelated over steps: slow
+        fluctuations, which neighbouring steps share, then count less. Lower triangular (no token learns of a later step);
+        estimated by `training.linear_start`, the identity until then. Where haemodynamic attention reads the brain it whitens by itself.
+        Text is treated as video.
     """
 
     def __init__(self, architecture: Architecture):
@@ -191,6 +196,8 @@ class NeuroAlign(nn.Module):
         levels, steps, dim = len(architecture.brain_levels), len(architecture.step_times), encoder["dim"]
         common = {k: encoder[k] for k in ("dim", "depth", "heads", "dropout", "input_dropout")}
         self.register_buffer("step_times", torch.tensor(architecture.step_times, dtype=torch.float32))
+        for name in ("brain_whitener", "video_whitener"):
+            self.register_buffer(name, torch.eye(steps))
         self.encoders = nn.ModuleDict(
             {
                 FMRI: BrainEncoder(
@@ -255,6 +262,10 @@ class NeuroAlign(nn.Module):
         return self._finish(TEXT, self.encoders[TEXT](text.levels, text.present), text.present)
 
     def _finish(self, modality: str, tokens: Tensor, present: Tensor | None = None) -> Encoded:
+        whitener = self.brain_whitener if modality == FMRI else self.video_whitener
+        tokens = torch.einsum("tu,nuld->ntld", whitener.to(tokens.dtype), tokens)
+        if present is not None:
+            tokens = torch.where(present[..., None, None], tokens, 0.0)
         pool = self.pools[modality]
         steps = pool.steps(tokens)
         return Encoded(tokens, steps, pool(steps, present), present)

@@ -12,12 +12,10 @@ class Pool(nn.Module):
     r"""Joint read-out of all levels, then pooling over steps.
 
     .. math:: g_t = \sum_l G_l z_{t,l}, \qquad
-              p = [\,w_1 (V g)_1, \dots, w_T (V g)_T\,]\ (\texttt{steps}) \quad\text{or}\quad
+              p = [\,w_1 g_1, \dots, w_T g_T\,]\ (\texttt{steps}) \quad\text{or}\quad
               p = \sum_t w_t g_t\ (\texttt{mean})
 
-    with learned positive step weights w. V whitens over steps what the brain does besides following the video
-    (`training.canonical.Samples.noise_whitener`; the identity where that does not help): slow fluctuations, which neighbouring
-    steps share, then count less. Keeping the steps apart keeps the order of events in a clip, which an average
+    with learned positive step weights w. Keeping the steps apart keeps the order of events in a clip, which an average
     forgets.
 
     Parameters
@@ -31,8 +29,6 @@ class Pool(nn.Module):
         self.mode = mode
         self.levels = nn.Parameter(torch.eye(dim).repeat(levels, 1, 1) / math.sqrt(levels))
         self.log_weight = nn.Parameter(torch.zeros(steps))
-        # Estimated once, not learned.
-        self.register_buffer("whitener", torch.eye(steps))
 
     def steps(self, tokens: Tensor) -> Tensor:
         """Step vectors g (n, steps, dim) of tokens (n, steps, levels, dim)."""
@@ -40,10 +36,9 @@ class Pool(nn.Module):
 
     def forward(self, steps: Tensor, present: Tensor | None = None) -> Tensor:
         """Pooled vectors (n, steps·dim) or (n, dim) of step vectors; a mean is over the steps that are `present`."""
-        if self.mode == "steps":
-            white = torch.einsum("tu,nue->nte", self.whitener, steps)
-            return (white * self.log_weight.exp()[:, None]).flatten(1)
         weighted = steps * self.log_weight.exp()[:, None]
+        if self.mode == "steps":
+            return weighted.flatten(1)
         if present is None:
             return weighted.mean(dim=1)
         return weighted.sum(dim=1) / present.sum(dim=1, keepdim=True).clamp(min=1)

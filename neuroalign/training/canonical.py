@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -36,11 +36,15 @@ class Recipe:
         Shrinkage of each side's covariance towards its mean variance.
     power : float
         Both sides' variates are multiplied by the canonical correlation to this power.
+    other : float
+        How large features of other video levels are made, per level of distance from a brain level's own, before that
+        level is predicted from them: less than 1 believes in the hierarchy (banded ridge; Nunez-Elizalde et al. 2019).
     """
 
     brain: float = 0.3
     video: float = 0.9
     power: float = 0.5
+    other: float = 1.0
 
 
 RECIPES = tuple(
@@ -48,6 +52,7 @@ RECIPES = tuple(
 )
 # At which other choices (whitening, surround) are judged.
 _REFERENCE = Recipe(0.1, 0.6, 1.0)
+_OTHERS = (1.0, 0.3)
 
 
 def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
@@ -71,8 +76,12 @@ def correlation_sum(x: Tensor, y: Tensor, brain: float, video: float) -> Tensor:
 class Canonical:
     r"""Shrunk canonical correlation analysis for many regularisations at the price of one decomposition.
 
-    .. math:: C_{xx}^{-1/2} C_{xy} C_{yy}^{-1/2} = U R V^\top, \quad
-              A = C_{xx}^{-1/2} U R^p, \quad B = C_{yy}^{-1/2} V R^p
+    .. math:: \tilde C_{xx}^{-1/2}\, W^\top \tilde C_{yy}^{1/2} = U R V^\top, \quad
+              A = \tilde C_{xx}^{-1/2} U R^p, \quad B = \tilde C_{yy}^{-1/2} V R^p
+
+    W is the regularised prediction of the units from the features. Where all features are treated alike it is
+    :math:`\tilde C_{yy}^{-1} C_{yx}`, and this the usual analysis; in bands (`Recipe.other`), units of brain level l are predicted from features
+    scaled by :math:`D_l`, :math:`W_l = D_l\, (\widetilde{D_l C_{yy} D_l})^{-1} D_l\, C_{yx_l}`.
 
     Parameters
     ----------
@@ -81,6 +90,8 @@ class Canonical:
     owner : int Tensor (samples,)
         Whose units a sample holds: samples of different owners share the features' maps, not the units' (voxels). All
         zero where units are shared.
+    bands : tuple of two lists of int, optional
+        Units per brain level and features per video level, early to late.
 
     Notes
     -----
@@ -88,32 +99,50 @@ class Canonical:
     its covariance is block-diagonal, so that only blocks are decomposed.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, owner: Tensor):
+    def __init__(self, x: Tensor, y: Tensor, owner: Tensor, bands: tuple[list[int], list[int]] | None = None):
         x, y = x.double(), y.double()
-        self.y_values, y_vectors = _spectrum(y - y.mean(0))
-        self.y_vectors = y_vectors
+        self.y_values, self.y_vectors = _spectrum(y - y.mean(0))
+        units, features = bands or ([x.shape[1]], [y.shape[1]])
+        self.distance = _level_distance(len(units), features).to(y)
         self.blocks = []
+        self._predictors: dict[tuple[float, float], list[Tensor]] = {}
         for number in range(int(owner.max()) + 1):
             mine = owner == number
             share = float(mine.double().mean())
             a, b = x[mine] - x[mine].mean(0), y[mine] - y[mine].mean(0)
             values, vectors = _spectrum(a)
-            cross = vectors.T @ (a.T @ b / len(a)) @ y_vectors
-            self.blocks.append((share, values, vectors, cross))
+            cross = (a.T @ b / len(a)).split(units)
+            turned = [part.T @ c for part, c in zip(vectors.split(units), cross, strict=True)]
+            self.blocks.append((share, values, vectors, turned))
+
+    def _predict(self, recipe: Recipe) -> list[Tensor]:
+        """Per brain level, what turns its cross-covariance (units, features) into W' C_yy^(1/2)."""
+        key = (recipe.video, recipe.other)
+        if key not in self._predictors:
+            size = len(self.y_values)
+            mean = self.y_values.mean().clamp(min=1e-8)
+            root = (self.y_vectors * (1 / _inverse_root(self.y_values, recipe.video))) @ self.y_vectors.T
+            covariance = (self.y_vectors * self.y_values) @ self.y_vectors.T
+            eye = torch.eye(size, dtype=root.dtype)
+            found = []
+            for scale in recipe.other**self.distance:
+                banded = (1 - recipe.video) * scale[:, None] * covariance * scale
+                banded = banded + (recipe.video + 1e-4) * mean * eye
+                found.append(scale[:, None] * torch.linalg.solve(banded, scale[:, None] * root))
+            self._predictors[key] = found
+        return self._predictors[key]
 
     def maps(self, recipe: Recipe, dim: int) -> tuple[Tensor, Tensor]:
         """Maps A (owners, units, dim) and B (features, dim); directions beyond the rank are zero."""
-        y_scale = _inverse_root(self.y_values, recipe.video)
-        white = []
-        for share, values, _, cross in self.blocks:
-            white.append(
-                math.sqrt(share) * _inverse_root(values, recipe.brain)[:, None] * cross * y_scale[None]
-            )
+        predictors, white = self._predict(recipe), []
+        for share, values, _, turned in self.blocks:
+            explained = sum(c @ p for c, p in zip(turned, predictors, strict=True))
+            white.append(math.sqrt(share) * _inverse_root(values, recipe.brain)[:, None] * explained)
         squares, v = torch.linalg.eigh(sum(w.T @ w for w in white))
         rank = min(dim, len(squares), sum(len(w) for w in white))
         r = squares.flip(0)[:rank].clamp(min=0).sqrt()
         v = v.flip(1)[:, :rank]
-        b = self.y_vectors @ (y_scale[:, None] * v)
+        b = self.y_vectors @ (_inverse_root(self.y_values, recipe.video)[:, None] * (self.y_vectors.T @ v))
         # Signs of singular vectors are arbitrary; fixing them keeps results equal across linear-algebra libraries.
         sign = torch.sign(b[b.abs().argmax(dim=0), torch.arange(rank)])
         weight = sign * r**recipe.power
@@ -126,6 +155,16 @@ class Canonical:
             scale = _inverse_root(values, recipe.brain)[:, None] / math.sqrt(share)
             maps_x[number, :, :rank] = vectors @ (scale * u) * weight
         return maps_x.float(), maps_y.float()
+
+
+def _level_distance(brain_levels: int, features: list[int]) -> Tensor:
+    """Distance of every feature's video level from every brain level's own, in brain levels: (brain levels, features)."""
+    brain = torch.arange(brain_levels) / max(1, brain_levels - 1)
+    video = torch.arange(len(features)) / max(1, len(features) - 1)
+    if min(brain_levels, len(features)) == 1:
+        return torch.zeros(brain_levels, sum(features))
+    distance = (brain[:, None] - video).abs() * (brain_levels - 1)
+    return distance.repeat_interleave(torch.tensor(features), dim=1)
 
 
 def _spectrum(centred: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,6 +191,8 @@ class Samples:
     subject : int Tensor (n,)
     shared : bool
         Whether units mean the same in every subject.
+    bands : tuple of two lists of int, optional
+        Units per brain level and features per video level; see `Canonical`.
     """
 
     x: Tensor
@@ -159,6 +200,7 @@ class Samples:
     clip: Tensor
     subject: Tensor
     shared: bool
+    bands: tuple[list[int], list[int]] | None = None
 
     def fit(self, rows: Tensor) -> Canonical:
         """Analyse the windows at `rows`, step by step."""
@@ -168,6 +210,7 @@ class Samples:
             self.x[rows].flatten(0, 1),
             self.y[self.clip[rows]].flatten(0, 1),
             owner[rows].repeat_interleave(steps),
+            self.bands,
         )
 
     def whitened(self, whitener: Tensor) -> Samples:
@@ -179,7 +222,7 @@ class Samples:
         r"""Whitener over the steps of a clip of what the video does not explain of the brain.
 
         .. math:: K_{tu} = \Big\langle \sum_k r_k^2\, e_{tk} e_{uk} \Big\rangle, \qquad
-                  e_{tk} = a_k^\top x_t - \beta_k\, b_k^\top y_t, \qquad W = ((1 - s) K + s I)^{-1/2}
+                  e_{tk} = a_k^\top x_t - \beta_k\, b_k^\top y_t, \qquad W^\top W = ((1 - s) K + s I)^{-1}
 
         over the leading canonical directions k with correlations r_k; K is made Toeplitz (noise does not know when a clip begins)
         and scaled to a mean variance of 1. This is the prewhitening of a general linear model (Bullmore et al. 1996; Woolrich et al. 2001), from
@@ -193,7 +236,7 @@ class Samples:
         Returns
         -------
         Tensor (steps, steps)
-            Symmetric.
+            Lower triangular, as no step may tell of later ones.
         """
         steps = self.x.shape[1]
         recipe = replace(_REFERENCE, power=0.0)
@@ -218,7 +261,8 @@ class Samples:
             (1 - _NOISE_SHRINKAGE) * shared + _NOISE_SHRINKAGE * torch.eye(steps)
         )
         # Estimated lag by lag, the covariance need not be positive.
-        return ((vectors * values.clamp(min=_NOISE_SHRINKAGE / 2).rsqrt()) @ vectors.T).float()
+        covariance = (vectors * values.clamp(min=_NOISE_SHRINKAGE / 2)) @ vectors.T
+        return torch.linalg.inv(torch.linalg.cholesky(covariance)).float()
 
     def enough(self, fit: Tensor, judged: Tensor) -> bool:
         """Whether windows to fit and to judge are enough for a choice: clips of both, and somebody's own units to fit."""
@@ -292,14 +336,26 @@ def cross_validated(samples: Samples, content: Content, dim: int) -> float | Non
 
 
 def choose_recipe(samples: Samples, content: Content, dim: int) -> Recipe:
-    """The regularisation with the best retrieval over `folds` of the training windows; the default if they are too few."""
-    scores = dict.fromkeys(RECIPES, 0.0)
-    for fit, judged in folds(content, samples.clip):
-        if not samples.enough(fit, judged):
-            return Recipe()
-        model = samples.fit(fit)
-        for recipe in RECIPES:
-            scores[recipe] += samples.quality(model.maps(recipe, dim), judged) / _FOLDS
-    best = max(RECIPES, key=lambda recipe: round(scores[recipe], 6))
-    log.info("linear start: %s, cross-validated quality %.3f", best, scores[best])
-    return best
+    """The regularisation with the best retrieval over `folds` of the training windows; the default if they are too few.
+
+    First whether the hierarchy is believed in (`Recipe.other`), at one ordinary regularisation, then the rest.
+    """
+    parts = list(folds(content, samples.clip))
+    if not all(samples.enough(fit, judged) for fit, judged in parts):
+        return Recipe()
+    models = [(samples.fit(fit), judged) for fit, judged in parts]
+
+    def best(recipes: Sequence[Recipe]) -> tuple[Recipe, float]:
+        scores = {
+            recipe: sum(samples.quality(model.maps(recipe, dim), judged) for model, judged in models)
+            / len(models)
+            for recipe in recipes
+        }
+        chosen = max(recipes, key=lambda recipe: round(scores[recipe], 6))
+        return chosen, scores[chosen]
+
+    believes = samples.bands is not None and min(map(len, samples.bands)) > 1
+    other = best([replace(_REFERENCE, other=other) for other in _OTHERS])[0].other if believes else 1.0
+    recipe, quality = best([replace(recipe, other=other) for recipe in RECIPES])
+    log.info("linear start: %s, cross-validated quality %.3f", recipe, quality)
+    return recipe

@@ -17,35 +17,35 @@ identity at first), and this module sets that one by closed form on the training
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from neuroalign.models.encoders.haemodynamic import CANONICAL_DELAY_S, CANONICAL_DISPERSION_S
 from neuroalign.models.model import FMRI, TEXT, VIDEO, BrainInput, NeuroAlign
 from neuroalign.training.canonical import (
     Recipe,
     Samples,
     choose_recipe,
     choose_whitener,
-    correlation_sum,
     cross_validated,
 )
 from neuroalign.training.data import TrainingData
+from neuroalign.training.response import (
+    film_around,
+    fit_response,
+    join_films,
+    leading_features,
+    noise_autocorrelation,
+    volumes_of,
+)
 
 log = logging.getLogger(__name__)
 
-_FIT_STEPS = 80
-_FIT_RATE = 0.05
-_FIT_SHRINKAGE = 0.3, 0.9
 _MOST_WINDOWS = 4000
 _REST = 1e-2
 # How much of a film's surround may be taken from its clips.
 SURROUNDS = (1.0, 0.5, 0.0)
-# Standard deviations of the prior of the response: delays across cortex and people (Handwerker et al. 2004).
-_DELAY_SD_S, _LOG_DISPERSION_SD, _SHIFT_SD_S = 2.0, 0.2, 0.5
 
 
 def choose_surround(network: NeuroAlign, data: TrainingData, generator: torch.Generator) -> float:
@@ -112,21 +112,14 @@ def start_linear(
     rows, brain = _some_windows(data, generator)
     clip = data.train.clip[rows]
     video = torch.cat([data.video[level] for level in architecture.video_levels], dim=-1)
-    if network.haemodynamic is not None:
-        _fit_response(network, brain, video[clip])
+    samples = _read(network, data, brain, clip, video, video, generator)
     with torch.no_grad():
-        x = torch.cat([_resampled(network, brain, level) for level in architecture.brain_levels], dim=-1)
-        samples = Samples(x, video, clip, brain.subject, architecture.shared_units)
-        whitener = None
-        if architecture.encoder["pooling"] == "steps":
-            whitener = choose_whitener(samples, data.content, dim)
-        if whitener is not None:
-            samples = samples.whitened(whitener)
         recipe = choose_recipe(samples, data.content, dim)
     if data.text is not None and network.reads_text:
-        (a, b, words), strength = _start_text(network, data, brain, samples, recipe, whitener)
+        (a, b, words), strength = _start_text(network, data, brain, samples, recipe, video, generator)
     else:
-        a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)
+        with torch.no_grad():
+            a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)
         words = strength = None
     with torch.no_grad():
         widths = list(architecture.brain_levels.values())
@@ -144,10 +137,87 @@ def start_linear(
             for weight, part, total in zip(network.encoders[modality].maps, parts, heard, strict=True):
                 weight.copy_((part + _noise(part, generator)) / total)
         for pool in network.pools.values():
-            if whitener is not None:
-                pool.whitener.copy_(whitener)
             pool.levels.copy_(torch.eye(dim).expand_as(pool.levels))
     return recipe, strength
+
+
+def _read(
+    network: NeuroAlign,
+    data: TrainingData,
+    brain: BrainInput,
+    clip: Tensor,
+    video: Tensor,
+    features: Tensor,
+    generator: torch.Generator,
+) -> Samples:
+    """Settle how windows are read at the steps of their clips: the response and the noise over time.
+
+    Parameters
+    ----------
+    network : NeuroAlign
+        Its haemodynamic attention and whiteners are set.
+    data : TrainingData
+    brain : BrainInput of n windows
+    clip : int Tensor (n,)
+    video : Tensor (contents, steps, features)
+    features : Tensor (contents, steps, features)
+        What the response is fitted with: the video, or more.
+    generator : torch.Generator
+
+    Returns
+    -------
+    Samples
+        As the network will see them. Whether noise is taken as correlated over time is decided by cross-validated retrieval.
+    """
+    architecture, dim = network.architecture, network.architecture.encoder["dim"]
+    bands = list(architecture.brain_levels.values()), list(architecture.video_levels.values())
+
+    def samples() -> Samples:
+        x = torch.cat([_resampled(network, brain, level) for level in architecture.brain_levels], dim=-1)
+        y = torch.einsum("tu,nud->ntd", network.video_whitener, video)
+        return Samples(x, y, clip, brain.subject, architecture.shared_units, bands)
+
+    layer = network.haemodynamic
+    if layer is None:
+        with torch.no_grad():
+            whitener = choose_whitener(samples(), data.content, dim)
+            if whitener is not None:
+                network.brain_whitener.copy_(whitener)
+                network.video_whitener.copy_(whitener)
+            return samples()
+    films = join_films(features, torch.unique(clip), data.content, network.step_times)
+    volumes = volumes_of(brain, clip, data.content, leading_features(films), generator)
+    if len(volumes.subject):
+        fit_response(layer, volumes)
+    with torch.no_grad():
+        layer.context.copy_(film_around(films, len(network.step_times)))
+        estimated, spacing = noise_autocorrelation(brain)
+        layer.noise_spacing_s.fill_(spacing)
+        white = torch.zeros_like(estimated)
+        white[:, 0] = 1.0
+        found = []
+        for noise in (estimated, white):
+            layer.noise.copy_(noise)
+            network.video_whitener.copy_(
+                layer.calibrate(brain.times, brain.valid, network.step_times, brain.subject)
+            )
+            made = samples()
+            found.append((cross_validated(made, data.content, dim) or 0.0, made, layer_state(network)))
+        log.info("linear start: noise correlated over time %.3f, white %.3f", found[0][0], found[1][0])
+        best = found[0] if found[0][0] >= found[1][0] else found[1]
+        restore(network, best[2])
+        return best[1]
+
+
+def layer_state(network: NeuroAlign) -> dict[str, Tensor]:
+    """A copy of everything that says how the brain is read."""
+    names = ("encoders.fmri.resample.", "brain_whitener", "video_whitener")
+    return {n: v.clone() for n, v in network.state_dict().items() if n.startswith(names)}
+
+
+def restore(network: NeuroAlign, state: dict[str, Tensor]) -> None:
+    """The inverse of `layer_state`."""
+    network.load_state_dict(network.state_dict() | state)
 
 
 def _start_text(
@@ -156,7 +226,8 @@ def _start_text(
     brain: BrainInput,
     samples: Samples,
     recipe: Recipe,
-    whitener: Tensor | None,
+    video: Tensor,
+    generator: torch.Generator,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
     """Maps of brain, video and text, and the text's strength; where that is not 0, delays are those fitted with its features.
 
@@ -166,26 +237,20 @@ def _start_text(
 
     level, dim = next(iter(data.text.levels)), network.architecture.encoder["dim"]
     text = TextSamples(data.text.levels[level], data.text.present)
-    factor = text.balance(samples)
-    if whitener is not None:
-        text = replace(text, t=torch.einsum("tu,nud->ntd", whitener, text.t))
-    text, heard, layer = replace(text, t=factor * text.t), samples, network.haemodynamic
-    if layer is not None:
+    factor = text.balance(replace(samples, y=video))
+    text, heard = replace(text, t=factor * text.t), samples
+    before = layer_state(network)
+    if network.haemodynamic is not None:
         # What captions tell of a level that the video hardly drives includes when it answers.
-        before = {name: value.clone() for name, value in layer.state_dict().items()}
-        _fit_response(network, brain, torch.cat([samples.y, text.t], dim=-1)[samples.clip])
-        with torch.no_grad():
-            x = [_resampled(network, brain, name) for name in network.architecture.brain_levels]
-        read = torch.cat(x, dim=-1)
-        if whitener is not None:
-            read = torch.einsum("tu,nud->ntd", whitener, read)
-        heard = replace(samples, x=read)
+        features = torch.cat([video, text.t], dim=-1)
+        heard = _read(network, data, brain, samples.clip, video, features, generator)
     with torch.no_grad():
+        text = replace(text, t=torch.einsum("tu,nud->ntd", network.video_whitener, text.t))
         strength, share = choose_strength(samples, heard, text, data.content, recipe, dim)
         if strength:
             samples = heard
-        elif layer is not None:
-            layer.load_state_dict(before)
+        else:
+            restore(network, before)
         rows = torch.arange(len(samples.clip))
         a, b, words = joint_maps(samples, text, rows, recipe, dim, strength, share)
         return (a, b, words * factor), strength
@@ -203,51 +268,13 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _resampled(network: NeuroAlign, brain: BrainInput, level: str) -> Tensor:
-    """Inputs of one level on clip steps: (n, steps, inputs). Resampling and linear maps commute."""
+    """Inputs of one level as they are read at clip steps: (n, steps, inputs). Reading and linear maps commute."""
     x = torch.where(brain.valid[..., None], brain.levels[level], 0.0)
     layer = network.haemodynamic
     if layer is None:
-        return network.encoders[FMRI].resample(
+        x = network.encoders[FMRI].resample(
             x[:, :, None], brain.times, brain.valid, network.step_times, brain.subject
         )[:, :, 0]
+        return torch.einsum("tu,nud->ntd", network.brain_whitener, x)
     number = list(network.architecture.brain_levels).index(level)
-    bias = layer.bias(brain.times, network.step_times, brain.subject)[..., number]
-    weights = bias.masked_fill(~brain.valid[:, None], -1e9).softmax(dim=2) * brain.valid[:, None]
-    return weights @ x
-
-
-def _fit_response(network: NeuroAlign, brain: BrainInput, video: Tensor) -> None:
-    """The most probable delays, dispersions and shifts: N/2 times the squared correlations, plus the log prior.
-
-    N counts volumes, as those, not the finer steps, are samples of the brain.
-    """
-    layer = network.haemodynamic
-    volumes = _volumes_in_clips(network, brain)
-    optimiser = torch.optim.Adam(layer.haemodynamic_parameters(), lr=_FIT_RATE)
-    target = video.flatten(0, 1)
-    for step in range(_FIT_STEPS):
-        optimiser.param_groups[0]["lr"] = _FIT_RATE * (1 - step / _FIT_STEPS)
-        optimiser.zero_grad()
-        shared = sum(
-            correlation_sum(_resampled(network, brain, level).flatten(0, 1), target, *_FIT_SHRINKAGE)
-            for level in network.architecture.brain_levels
-        )
-        prior = ((layer.log_delay.exp() - CANONICAL_DELAY_S) / _DELAY_SD_S).square().sum()
-        prior = (
-            prior
-            + ((layer.log_dispersion - math.log(CANONICAL_DISPERSION_S)) / _LOG_DISPERSION_SD).square().sum()
-        )
-        prior = prior + (layer.shifts() / _SHIFT_SD_S).square().sum()
-        (0.5 * prior - 0.5 * volumes * shared).backward()
-        optimiser.step()
-    log.info("linear start: time to peak %s s", [round(float(d), 2) for d in layer.log_delay.detach().exp()])
-
-
-def _volumes_in_clips(network: NeuroAlign, brain: BrainInput) -> float:
-    """Volumes that were acquired while the clips ran, all windows together."""
-    steps = network.step_times
-    step_s = float(steps[1] - steps[0]) if len(steps) > 1 else 1.0
-    both = brain.valid[:, 1:] & brain.valid[:, :-1]
-    gaps = (brain.times[:, 1:] - brain.times[:, :-1])[both]
-    repetition_s = float(gaps.median()) if len(gaps) else step_s
-    return len(brain) * min(len(steps), len(steps) * step_s / max(repetition_s, 1e-3))
+    return layer.weights(brain.times, brain.valid, network.step_times, brain.subject)[:, number] @ x

@@ -91,7 +91,9 @@ class BrainEncoder(nn.Module):
         self.patches = nn.ModuleList(
             PatchEmbedding(units, dim, subjects, subject_rank, shared) for units in levels.values()
         )
-        self.resample = NearestInTime() if aligned else HaemodynamicAttention(len(levels), subjects, dim)
+        self.resample = (
+            NearestInTime() if aligned else HaemodynamicAttention(len(levels), subjects, dim, steps)
+        )
         self.transformer = StepTransformer(steps, len(levels), dim, depth, heads, dropout)
 
     def local_tokens(

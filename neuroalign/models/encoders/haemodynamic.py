@@ -1,4 +1,4 @@
-"""Temporal adaptation: resampling of brain volumes onto the steps of a clip.
+"""Temporal adaptation: from brain volumes to the steps of a clip.
 
 `HaemodynamicAttention` learns the delay (``hrf.method: adaptive``); `NearestInTime` is for volumes whose
 delay has been dealt with already (``shift``, ``glm``, ``none``).
@@ -13,6 +13,13 @@ from torch import Tensor, nn
 
 CANONICAL_DELAY_S = 5.0
 CANONICAL_DISPERSION_S = math.sqrt(5.0)
+# The undershoot of the canonical response: 10 s after the peak, a sixth of the area (Friston et al. 1998).
+UNDERSHOOT_AFTER_S, UNDERSHOOT_DISPERSION_S, UNDERSHOOT_SIZE = 10.0, math.sqrt(15.0), 0.097
+# Steps before and after a clip whose responses reach into its window.
+CONTEXT_STEPS = 24
+# Lags of the noise's autocorrelation, in repetition times, and its shrinkage towards white noise.
+NOISE_LAGS, NOISE_SHRINKAGE = 16, 0.1
+_INFORMATION_SHRINKAGE = 0.02
 _EARLIEST_S = 0.05
 
 
@@ -36,48 +43,64 @@ def log_response(lag: Tensor, delay: Tensor, dispersion: Tensor) -> Tensor:
     return (delay / dispersion) ** 2 * (ratio.log() + 1 - ratio)
 
 
-class HaemodynamicAttention(nn.Module):
-    r"""Attention from clip steps to volumes with a learned haemodynamic bias.
+def response(lag: Tensor, delay: Tensor, dispersion: Tensor) -> Tensor:
+    r"""Haemodynamic response with the canonical undershoot; about 1 at its peak, 0 before the stimulus.
 
-    .. math::
-        z_{t,l} = \sum_v a_{t,v,l}\, x_{v,l}, \qquad
-        a_{t,\cdot,l} = \mathrm{softmax}_v\left(q_l^\top W x_{v,l} / \sqrt d
-            + \log h(\tau_v - \tau_t;\, p_l + \delta_s, \sigma_l)\right)
+    .. math:: r(u) = h(u; p, \sigma) - 0.097\, h(u; p + 10\,\mathrm{s}, \sqrt{15}\,\mathrm{s})
 
-    The delay p and dispersion :math:`\sigma` are learned per level, the shift :math:`\delta` per subject; q starts at
-    zero, so that at first the response alone decides.
+    which for p = 5 s and :math:`\sigma^2` = 5 s² is the difference of two gamma densities of Friston et al. (1998) in other units.
 
     Parameters
     ----------
-    levels, subjects, dim : int
-        Number of brain levels, of known subjects, and width of a token.
+    lag, delay, dispersion : Tensor
+        As in `log_response`.
+    """
+    late = torch.full_like(delay, UNDERSHOOT_DISPERSION_S)
+    under = log_response(lag, delay + UNDERSHOOT_AFTER_S, late).exp()
+    return log_response(lag, delay, dispersion).exp() - UNDERSHOOT_SIZE * under
+
+
+class HaemodynamicAttention(nn.Module):
+    r"""From volumes to what each step of a clip evoked: attention along the haemodynamic response, weighed by the noise.
+
+    A window of volumes x holds the responses to the steps f of its clip and of the film around it,
+    :math:`x = A f + e` with :math:`A_{vt} = \sum_{u} r(\tau_v - \tau_u; p_l + \delta_s, \sigma_l)\, E_{ut}`, where E tells the steps u around a clip
+    from its own steps t (`context`; on average, from the films' autocorrelation). With noise of covariance N over time, all that the window tells of f is
+
+    .. math:: z = K^{-\top} A^\top N^{-1} x, \qquad K^\top K = \langle A^\top N^{-1} A \rangle,
+
+    tokens with noise of unit variance, uncorrelated over steps (generalised least squares, as general linear models with
+    prewhitening; Woolrich et al. 2001). They show the film as :math:`K f`: video tokens are multiplied by the same K
+    (`models.model`). K is lower triangular: a token knows no later step of a film.
+
+    The delay p and dispersion :math:`\sigma` are learned per level, the shift :math:`\delta` per subject. The content of a volume may
+    change how much it is attended to, :math:`A_{vt} e^{q_l^\top W x_v / \sqrt d}`; q starts at zero, so that at first the response alone decides.
+
+    Parameters
+    ----------
+    levels, subjects, dim, steps : int
+        Number of brain levels, of known subjects, width of a token, and steps of a clip.
     """
 
-    def __init__(self, levels: int, subjects: int, dim: int):
+    def __init__(self, levels: int, subjects: int, dim: int, steps: int):
         super().__init__()
         self.log_delay = nn.Parameter(torch.full((levels,), math.log(CANONICAL_DELAY_S)))
         self.log_dispersion = nn.Parameter(torch.full((levels,), math.log(CANONICAL_DISPERSION_S)))
         self.subject_shift = nn.Parameter(torch.zeros(subjects))
         self.query = nn.Parameter(torch.zeros(levels, dim))
         self.key = nn.Linear(dim, dim, bias=False)
+        # Estimated from training windows (`training.response`), not learned: see `calibrate`.
+        around = steps + 2 * CONTEXT_STEPS
+        self.register_buffer("context", torch.zeros(around, steps))
+        self.context[CONTEXT_STEPS : CONTEXT_STEPS + steps] = torch.eye(steps)
+        self.register_buffer("noise", torch.zeros(levels, NOISE_LAGS))
+        self.noise[:, 0] = 1.0
+        self.register_buffer("noise_spacing_s", torch.tensor(1.0))
+        self.register_buffer("decorrelate", torch.eye(steps))
 
     def haemodynamic_parameters(self) -> list[nn.Parameter]:
         """The parameters of the response, which have a learning rate of their own."""
         return [self.log_delay, self.log_dispersion, self.subject_shift]
-
-    def bias(self, times: Tensor, step_times: Tensor, subject: Tensor) -> Tensor:
-        """log h of every (step, volume, level): shape (n, steps, volumes, levels).
-
-        Parameters
-        ----------
-        times : Tensor of shape (n, volumes)
-        step_times : Tensor of shape (steps,)
-        subject : int Tensor of shape (n,)
-            Index of the subject; -1 (nobody the model knows) has no shift.
-        """
-        lag = (times[:, None, :] - step_times[None, :, None])[..., None]
-        delay = (self.log_delay.exp() + self.shift_of(subject)[:, None]).clamp(min=0.5)
-        return log_response(lag, delay[:, None, None, :], self.log_dispersion.exp().clamp(min=0.3))
 
     def shift_of(self, subject: Tensor) -> Tensor:
         """Delay shift in seconds of each presentation's subject, 0 for unknown subjects."""
@@ -92,13 +115,84 @@ class HaemodynamicAttention(nn.Module):
         """Mean squared subject shift (s²): shrinks people towards the group."""
         return self.shifts().square().mean()
 
+    def delays(self, subject: Tensor) -> Tensor:
+        """Time to peak in seconds of every presentation and level: (n, levels)."""
+        return (self.log_delay.exp() + self.shift_of(subject)[:, None]).clamp(min=0.5)
+
+    def design(self, times: Tensor, valid: Tensor, step_times: Tensor, subject: Tensor) -> Tensor:
+        """A: what each volume is expected to show of each step, (n, levels, volumes, steps); 0 for invalid volumes."""
+        spacing = step_times[1] - step_times[0] if len(step_times) > 1 else step_times.new_tensor(1.0)
+        offset = torch.arange(len(self.context), device=times.device) - CONTEXT_STEPS
+        lag = times[:, None, :, None] - (step_times[0] + spacing * offset)
+        delay = self.delays(subject)[:, :, None, None]
+        evoked = response(lag, delay, self.log_dispersion.exp().clamp(min=0.3)[:, None, None])
+        return (evoked @ self.context) * valid[:, None, :, None]
+
+    def covariance(self, times: Tensor, valid: Tensor) -> Tensor:
+        """N: covariance over the volumes of each window, (n, levels, volumes, volumes); invalid ones stand alone."""
+        lag = (times[:, :, None] - times[:, None, :]).abs() / self.noise_spacing_s
+        left = lag.floor().clamp(max=NOISE_LAGS - 1)
+        share = (lag - left).clamp(0, 1)
+        padded = torch.nn.functional.pad(self.noise, (0, 1))
+        index = left.long()
+        found = padded[:, index] * (1 - share) + padded[:, index + 1] * share
+        both = valid[:, :, None] & valid[:, None, :]
+        eye = torch.eye(times.shape[1], device=times.device)
+        shrunk = (1 - NOISE_SHRINKAGE) * found.transpose(0, 1) * both[:, None] + NOISE_SHRINKAGE * eye
+        return torch.where((~valid[:, :, None] & (eye > 0))[:, None], 1.0, shrunk)
+
+    def information(self, times: Tensor, valid: Tensor, step_times: Tensor, subject: Tensor) -> Tensor:
+        """A' N⁻¹ A, what the volumes tell of the steps: (n, levels, steps, steps)."""
+        design = self.design(times, valid, step_times, subject)
+        return design.mT @ torch.linalg.solve(self.covariance(times, valid), design)
+
+    @torch.no_grad()
+    def calibrate(self, times: Tensor, valid: Tensor, step_times: Tensor, subject: Tensor) -> Tensor:
+        """Set `decorrelate` (K⁻ᵀ) from the windows there are, and return K (steps, steps)."""
+        mean = self.information(times, valid, step_times, subject).mean((0, 1)).double()
+        size = mean.diagonal().mean().clamp(min=1e-8)
+        mean = mean + _INFORMATION_SHRINKAGE * size * torch.eye(
+            len(mean), dtype=mean.dtype, device=mean.device
+        )
+        # The factor from below: KᵀK with K lower triangular.
+        lower = torch.linalg.cholesky(mean.flip(0, 1)).flip(0, 1).mT
+        self.decorrelate.copy_(torch.linalg.inv(lower).mT)
+        return lower.float()
+
+    def weights(
+        self,
+        times: Tensor,
+        valid: Tensor,
+        step_times: Tensor,
+        subject: Tensor,
+        salience: Tensor | None = None,
+    ) -> Tensor:
+        """What each volume adds to each step: (n, levels, steps, volumes).
+
+        Parameters
+        ----------
+        times : Tensor (n, volumes)
+        valid : bool Tensor (n, volumes)
+        step_times : Tensor (steps,)
+        subject : int Tensor (n,)
+            Index of the subject; -1 (nobody the model knows) has no shift.
+        salience : Tensor (n, volumes, levels), optional
+            Logarithm of how much a volume is attended to for its content.
+        """
+        design = self.design(times, valid, step_times, subject)
+        if salience is not None:
+            design = design * salience.clamp(-5, 5).exp().transpose(1, 2)[..., None]
+        return self.decorrelate @ torch.linalg.solve(self.covariance(times, valid), design).mT
+
     def forward(
         self, tokens: Tensor, times: Tensor, valid: Tensor, step_times: Tensor, subject: Tensor
     ) -> Tensor:
-        """Resample tokens (n, volumes, levels, dim) to (n, steps, levels, dim); invalid volumes count nothing."""
-        salience = (self.key(tokens) * self.query).sum(-1) / math.sqrt(tokens.shape[-1])
-        logits = self.bias(times, step_times, subject) + salience[:, None]
-        return _attend(logits, valid, tokens)
+        """Read tokens (n, volumes, levels, dim) at the steps: (n, steps, levels, dim); invalid volumes count nothing."""
+        tokens = torch.where(valid[:, :, None, None], tokens, 0.0)
+        with torch.autocast(tokens.device.type, enabled=False):
+            salience = (self.key(tokens.float()) * self.query).sum(-1) / math.sqrt(tokens.shape[-1])
+            weights = self.weights(times, valid, step_times, subject, salience)
+        return torch.einsum("nltv,nvld->ntld", weights.to(tokens.dtype), tokens)
 
 
 class NearestInTime(nn.Module):
