@@ -20,7 +20,7 @@ class Encoder(Section):
         0.5, ge=0, lt=1, description="Share of brain and video inputs dropped in training."
     )
     subject_rank: int = Field(
-        8, ge=0, description="Rank of the subject-specific part of a parcel map; 0 shares all."
+        16, ge=0, description="Rank of the subject-specific part of a parcel map; 0 shares all."
     )
     whiten: bool = Field(
         True,

@@ -52,7 +52,10 @@ RECIPES = tuple(
 )
 # At which other choices (whitening, surround) are judged.
 _REFERENCE = Recipe(0.1, 0.6, 1.0)
-_OTHERS = (1.0, 0.3)
+_OTHERS = (1.0, 0.3, 0.1)
+# How far a person's maps may go from the group's towards their own, and what steadies directions of little correlation.
+_PERSONAL = (0.0, 0.25, 0.5, 0.75)
+_STEADY = 0.1
 
 
 def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
@@ -218,6 +221,55 @@ class Samples:
         x, y = (torch.einsum("tu,nud->ntd", whitener, z) for z in (self.x, self.y))
         return replace(self, x=x, y=y)
 
+    def personal(self, rows: Tensor, recipe: Recipe, a: Tensor, b: Tensor, rank: int, share: float) -> Tensor:
+        r"""What the maps of each person add to the group's, for shared units.
+
+        .. math:: \Delta_s = \big( \tilde C_{xx,\kappa}^{-1} C_{xy,\kappa} - \tilde C_{xx}^{-1} C_{xy} \big)\, B\, \frac{R}{R^2 + \epsilon},
+                  \qquad C_\kappa = (1 - \kappa)\, C + \kappa\, C_s
+
+        is the difference of the canonical map, given the video's, of statistics that are partly the person's own from that of the group's; each level keeps
+        its leading `rank` directions.
+
+        Parameters
+        ----------
+        rows : int Tensor
+            Windows to fit on.
+        recipe : Recipe
+        a, b : Tensor
+            Maps of the group, (1, units, dim) and (features, dim).
+        rank : int
+        share : float
+            :math:`\kappa`, 0 to 1.
+
+        Returns
+        -------
+        Tensor (subjects, units, dim)
+            Zero for people without windows.
+        """
+        x, y = self.x[rows].flatten(0, 1).double(), self.y[self.clip[rows]].flatten(0, 1).double()
+        x, y = x - x.mean(0), y - y.mean(0)
+        person = self.subject[rows].repeat_interleave(self.x.shape[1])
+        plain, b = x.T @ x / len(x), b.double()
+        covariance = shrunk(plain, recipe.brain)
+        size = (a[0].double() * (covariance @ a[0].double())).sum(0)
+        r = size.clamp(min=1e-12) ** (0.5 / recipe.power)
+        cross, steady = x.T @ (y @ b) / len(x), r / (r.square() + _STEADY)
+        group = torch.linalg.solve(covariance, cross)
+        people = int(self.subject.max()) + 1
+        found = x.new_zeros(people, x.shape[1], b.shape[1])
+        for number in torch.unique(person).tolist():
+            mine = person == number
+            u, v = x[mine], y[mine] @ b
+            own = shrunk((1 - share) * plain + share * (u.T @ u / len(u)), recipe.brain)
+            mixed = (1 - share) * cross + share * (u.T @ v / len(u))
+            found[number] = (torch.linalg.solve(own, mixed) - group) * steady
+        widths = self.bands[0] if self.bands else [x.shape[1]]
+        parts = []
+        for part in found.split(widths, dim=1):
+            u, s, v = torch.linalg.svd(part, full_matrices=False)
+            parts.append((u[..., :rank] * s[:, None, :rank]) @ v[:, :rank])
+        return torch.cat(parts, dim=1).float()
+
     def noise_whitener(self, rows: Tensor) -> Tensor:
         r"""Whitener over the steps of a clip of what the video does not explain of the brain.
 
@@ -277,7 +329,7 @@ class Samples:
         for person in torch.unique(self.subject[rows]):
             mine = rows[self.subject[rows] == person]
             gallery, own = torch.unique(self.clip[mine], return_inverse=True)
-            brain = self.x[mine] @ a[0 if self.shared else person]
+            brain = self.x[mine] @ a[0 if self.shared and len(a) == 1 else person]
             scores = _cosines(brain.flatten(1), (self.y[gallery] @ b).flatten(1))
             found.append(rank_quality(scores.numpy(), own.numpy()))
         return sum(found) / len(found)
@@ -359,3 +411,25 @@ def choose_recipe(samples: Samples, content: Content, dim: int) -> Recipe:
     recipe, quality = best([replace(recipe, other=other) for recipe in RECIPES])
     log.info("linear start: %s, cross-validated quality %.3f", recipe, quality)
     return recipe
+
+
+def choose_personal(
+    samples: Samples, content: Content, recipe: Recipe, dim: int, rank: int
+) -> tuple[float, Tensor | None]:
+    """How far people's maps go from the group's (`Samples.personal`), by retrieval over `folds`; and what they add."""
+    if not samples.shared or not rank or len(torch.unique(samples.subject)) < 2:
+        return 0.0, None
+    scores = dict.fromkeys(_PERSONAL, 0.0)
+    for fit, judged in folds(content, samples.clip):
+        if not samples.enough(fit, judged):
+            return 0.0, None
+        a, b = samples.fit(fit).maps(recipe, dim)
+        for share in _PERSONAL:
+            own = samples.personal(fit, recipe, a, b, rank, share) if share else 0.0
+            scores[share] += samples.quality((a + own, b), judged) / _FOLDS
+    best = max(_PERSONAL, key=lambda share: round(scores[share], 6))
+    log.info("linear start: people's own part %g of %s", best, {k: round(v, 4) for k, v in scores.items()})
+    if not best:
+        return 0.0, None
+    rows = torch.arange(len(samples.clip))
+    return best, samples.personal(rows, recipe, *samples.fit(rows).maps(recipe, dim), rank, best)

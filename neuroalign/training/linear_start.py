@@ -22,10 +22,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from neuroalign.models.encoders.brain import PatchEmbedding
 from neuroalign.models.model import FMRI, TEXT, VIDEO, BrainInput, NeuroAlign
 from neuroalign.training.canonical import (
     Recipe,
     Samples,
+    choose_personal,
     choose_recipe,
     choose_whitener,
     cross_validated,
@@ -122,9 +124,14 @@ def start_linear(
             a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)
         words = strength = None
     with torch.no_grad():
-        widths = list(architecture.brain_levels.values())
-        for patch, part in zip(network.encoders[FMRI].patches, a.split(widths, dim=1), strict=True):
+        widths, rank = list(architecture.brain_levels.values()), architecture.encoder["subject_rank"]
+        own = choose_personal(samples, data.content, recipe, dim, rank)[1] if words is None else None
+        for number, (patch, part) in enumerate(
+            zip(network.encoders[FMRI].patches, a.split(widths, dim=1), strict=True)
+        ):
             patch.weight.copy_(part + _noise(part, generator))
+            if own is not None:
+                _set_personal(patch, own.split(widths, dim=1)[number])
         # Brain levels hear several video levels; what they hear of each adds up to one.
         for modality, levels, maps in (
             (VIDEO, architecture.video_levels, b),
@@ -260,6 +267,15 @@ def _some_windows(data: TrainingData, generator: torch.Generator) -> tuple[Tenso
     """At most `_MOST_WINDOWS` training windows: their rows and the windows."""
     rows = torch.randperm(len(data.train.clip), generator=generator)[:_MOST_WINDOWS].sort().values
     return rows, data.train.brain.take(rows)
+
+
+def _set_personal(patch: PatchEmbedding, own: Tensor) -> None:
+    """Write people's parts (subjects, units, dim) of a map into its low-rank terms; their rank fits."""
+    u, s, v = torch.linalg.svd(own, full_matrices=False)
+    people, rank = min(len(own), len(patch.down)), patch.rank
+    root = s[:people, :rank].sqrt()
+    patch.down[:people, :, : root.shape[1]] = u[:people, :, :rank] * root[:, None]
+    patch.up[:people, : root.shape[1]] = root[..., None] * v[:people, :rank]
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

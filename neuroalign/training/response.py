@@ -6,14 +6,14 @@ together again from the training clips, convolved with :math:`r(\cdot; p_l + \de
 
 .. math:: \tfrac{N}{2} \sum_l \mathrm{tr}(C_{xx}^{-1} C_{xy} C_{yy}^{-1} C_{yx}) + \log \mathrm{prior}
 
-is maximised over delays, dispersions and shifts, with the shrunk covariances of N volumes x of a level and the film y at those
-volumes. The prior is a time to peak of 5 ± 2 s, the canonical dispersion (which data of this kind hardly tell from the delay), and a shift of 0 ± 0.5 s.
+is maximised over delays and shifts, with the shrunk covariances of N volumes x of a level and the film y at those
+volumes. The prior is a time to peak of 5 ± 2 s and a shift of 0 ± 0.5 s. The dispersion stays canonical: smooth features hardly tell it from the delay, and a
+fit of both together may end far from either.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from neuroalign.models.encoders.haemodynamic import (
     CANONICAL_DELAY_S,
-    CANONICAL_DISPERSION_S,
     CONTEXT_STEPS,
     NOISE_LAGS,
     HaemodynamicAttention,
@@ -40,7 +39,7 @@ _MOST_FEATURES = 60
 # A volume says something of the response only where the film is known this long before it.
 _COVERED_S = 10.0
 # Standard deviations of the prior: delays across cortex and people (Handwerker et al. 2004).
-_DELAY_SD_S, _LOG_DISPERSION_SD, _SHIFT_SD_S = 2.0, 0.05, 0.5
+_DELAY_SD_S, _SHIFT_SD_S = 2.0, 0.5
 
 
 @dataclass
@@ -145,20 +144,19 @@ def volumes_of(
 
 
 def fit_response(layer: HaemodynamicAttention, volumes: Volumes) -> None:
-    """Set the delays, dispersions and shifts of `layer` to the most probable ones (see the module)."""
-    optimiser = torch.optim.Adam(layer.haemodynamic_parameters(), lr=_RATE)
+    """Set the delays and shifts of `layer` to the most probable ones (see the module)."""
+    optimiser = torch.optim.Adam([layer.log_delay, layer.subject_shift], lr=_RATE)
     for step in range(_STEPS):
         optimiser.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
         optimiser.zero_grad()
-        delays, dispersions = layer.delays(volumes.subject), layer.log_dispersion.exp()
+        delays, dispersions = layer.delays(volumes.subject), layer.log_dispersion.detach().exp()
         explained = 0.0
         for number, x in enumerate(volumes.levels.values()):
             evoked = response(volumes.lag_s, delays[:, number, None], dispersions[number])
             seen = torch.einsum("vk,vkf->vf", evoked * (volumes.lag_s > 0), volumes.film)
             explained = explained + correlation_sum(x, seen, *_SHRINKAGE)
         prior = ((layer.log_delay.exp() - CANONICAL_DELAY_S) / _DELAY_SD_S).square().sum()
-        narrow = (layer.log_dispersion - math.log(CANONICAL_DISPERSION_S)) / _LOG_DISPERSION_SD
-        prior = prior + narrow.square().sum() + (layer.shifts() / _SHIFT_SD_S).square().sum()
+        prior = prior + (layer.shifts() / _SHIFT_SD_S).square().sum()
         (0.5 * prior - 0.5 * len(volumes.subject) * explained).backward()
         optimiser.step()
     log.info("response: time to peak %s s", [round(float(d), 2) for d in layer.log_delay.detach().exp()])
