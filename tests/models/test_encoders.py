@@ -68,7 +68,7 @@ def test_response_peaks_at_the_delay_with_the_curvature_of_the_dispersion():
 
 
 def test_attention_finds_an_impulse_at_the_delay():
-    layer = HaemodynamicAttention(1, 1, 4)
+    layer = HaemodynamicAttention(1, 1, 4, 6)
     times = torch.arange(0, 16, 0.5)[None]
     tokens = torch.zeros(1, times.shape[1], 1, 4)
     tokens[0, int((2.5 + 5.0) / 0.5)] = 1.0
@@ -79,7 +79,7 @@ def test_attention_finds_an_impulse_at_the_delay():
 
 
 def test_delays_differ_by_subject_and_unknown_subjects_get_the_group():
-    layer = HaemodynamicAttention(1, 2, 4)
+    layer = HaemodynamicAttention(1, 2, 4, 6)
     with torch.no_grad():
         layer.subject_shift[:] = torch.tensor([1.0, 0.0])
     torch.testing.assert_close(layer.shift_of(torch.tensor([0, 1, -1])), torch.tensor([0.5, -0.5, 0.0]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neuroalign.config.fmri import Hrf
 from neuroalign.fmri.series import RoiSeries
 from neuroalign.pairs.store import BrainWindows
-from neuroalign.pairs.windows import brain_window, on_steps, step_times, video_steps
+from neuroalign.pairs.windows import brain_window, on_steps, step_times, video_steps, video_surround
 from neuroalign.video.shards import Embedding
 
 
@@ -153,3 +153,15 @@ def test_the_repetition_time_is_the_files_or_the_median_between_volumes(said):
     times = np.array([1.0, 3.0, 5.0, 9.0])
     series = RoiSeries({"a": np.zeros((4, 1))}, {"a": ["x"]}, times, np.ones(4, bool), {"tr": said})
     assert series.repetition_time == (said or 2.0)
+
+
+def test_the_surround_is_the_mean_of_the_film_around_a_clip():
+    times = np.arange(0.25, 60, 0.5)
+    data = np.random.default_rng(0).standard_normal((len(times), 3)).astype(np.float32)
+    film = Embedding({"a": data}, times)
+    levels, share = video_surround(film, [0.0, 20.0, 56.0], 4.0, 10.0)
+    for row, begin in enumerate((0.0, 20.0, 56.0)):
+        near = (times >= begin - 10) & (times < begin + 14)
+        np.testing.assert_allclose(levels["a"][row], data[near].mean(0), rtol=1e-5, atol=1e-6)
+        assert share[row] == pytest.approx(near.sum() * 0.5 / 24)
+    assert share[1] == 1.0

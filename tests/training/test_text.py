@@ -74,7 +74,8 @@ def config(tiny) -> Train:
 def trained(make_pairs, config, tmp_path_factory):
     """Both stages on telling captions with gaps: branch folder and data."""
     torch.set_num_threads(1)
-    pairs, branch = captioned(make_pairs, "telling", gaps=0.2), tmp_path_factory.mktemp("seed-0")
+    pairs = captioned(make_pairs, "telling", gaps=0.2, clips=(70, 40, 40))
+    branch = tmp_path_factory.mktemp("seed-0")
     train_ntcl(pairs, branch / "ntcl", config, 0, made_by={}, geometry=GEOMETRY)
     train_vq(pairs, branch / "ntcl", branch / "vq", config, 0, made_by={})
     return branch, pairs
