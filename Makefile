@@ -36,11 +36,14 @@ $(READY)-dev: $(READY) requirements-dev.txt
 demo: setup  ## Make a small dataset, run the whole workflow on it, print where the report is
 	@$(BIN)/python -m neuroalign run --config config/demo.yaml --cores $(CORES) $(ARGS)
 
+# A file's tests share what takes long to make; tests/conftest.py says which files go first.
+XDIST := -n $(CORES) --dist loadfile --no-loadscope-reorder
+
 test: $(READY)-dev  ## All tests, the slow ones included
-	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(XDIST) $(ARGS)
 
 test-quick: $(READY)-dev  ## Only the quick tests
-	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(XDIST) -m "not slow" $(ARGS)
 
 lint: $(READY)-dev  ## ruff, snakefmt and snakemake --lint
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
