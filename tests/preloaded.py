@@ -11,6 +11,7 @@ as a module it is the other end (`Preloaded`, which the fixture `command` gives 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -56,9 +57,11 @@ class Preloaded:
             environment = dict(os.environ if env is None else env)
             request = {"command": command, "cwd": str(cwd), "env": environment, "streams": streams}
             print(json.dumps(request), file=self._server.stdin, flush=True)
-            status = int(self._server.stdout.readline())
+            answer = self._server.stdout.readline()
+            if not answer:
+                raise RuntimeError("The process that runs the tests' commands has ended.")
             stdout, stderr = (Path(stream).read_text() for stream in streams)
-        return subprocess.CompletedProcess(command, status, stdout, stderr)
+        return subprocess.CompletedProcess(command, int(answer), stdout, stderr)
 
     def close(self) -> None:
         """End the process that waits for commands."""
@@ -106,5 +109,7 @@ if __name__ == "__main__":
             for part in ("fmri", "video", "text", "pairs", "training", "evaluation", "report")
         )
     )
+    # A collection would copy what forks share.
+    gc.freeze()
     serve()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
