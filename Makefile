@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 ARGS ?=
 
@@ -24,23 +25,28 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	  { rm -rf $(VENV) && $(PYTHON) -m virtualenv $(VENV); } || \
 	  { echo "This Python cannot make virtual environments: install its venv module (Debian: python3-venv) or virtualenv."; exit 1; }
 	@echo "Installing the pinned requirements into $(VENV) (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -E '^torch==' requirements.txt)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(PIP) --no-compile $$(grep -E '^torch==' requirements.txt)
+	@$(PIP) --no-compile -c constraints.txt -r requirements.txt
+	@$(PIP) --no-deps --editable .
+# pip compiles one file after the other, and the tests of the packages too. What cannot be compiled is not for this Python.
+	@$(BIN)/python -m compileall -qq -j 0 -x '[/\\]tests[/\\]' $(VENV) || true
 	@touch $@
 
 $(READY)-dev: $(READY) requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@$(PIP) -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
 demo: setup  ## Make a small dataset, run the whole workflow on it, print where the report is
 	@$(BIN)/python -m neuroalign run --config config/demo.yaml --cores $(CORES) $(ARGS)
 
+# A file's tests share what takes long to make; tests/conftest.py says which files go first.
+XDIST := -n $(CORES) --dist loadfile --no-loadscope-reorder
+
 test: $(READY)-dev  ## All tests, the slow ones included
-	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(XDIST) $(ARGS)
 
 test-quick: $(READY)-dev  ## Only the quick tests
-	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(XDIST) -m "not slow" $(ARGS)
 
 lint: $(READY)-dev  ## ruff, snakefmt and snakemake --lint
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 CONFIG = {
     "output_dir": "results",
     "dataset": {
-        "simulate": {"subjects": 2, "films": 3, "film_s": 28, "films_per_run": 1, "voxel_mm": 6},
+        "simulate": {"subjects": 2, "films": 3, "film_s": 28, "films_per_run": 3, "voxel_mm": 6},
         "bids_dir": "results/demo/bids",
     },
     "fmri": {"clean": {"motion": "basic"}},
@@ -41,17 +42,18 @@ CONFIG = {
 class Workflow:
     """A folder with a configuration, and the commands a user types in it."""
 
-    def __init__(self, root: Path, folder: Path):
-        self.root, self.folder = root, folder
+    def __init__(self, root: Path, folder: Path, command: Callable):
+        self.root, self.folder, self.command = root, folder, command
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
         self.configure(CONFIG)
 
     def configure(self, config: dict) -> None:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
 
-    def call(self, *command: str) -> subprocess.CompletedProcess:
+    def call(self, *arguments: str) -> subprocess.CompletedProcess:
+        """A command of a new interpreter."""
         return subprocess.run(
-            [sys.executable, *command],
+            [sys.executable, *arguments],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -62,17 +64,22 @@ class Workflow:
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
         return self.call("-m", "neuroalign", "run", "--config", "config.yaml", "--cores", "2", *arguments)
 
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        """The command that `neuroalign run` goes on with."""
+        options = ["--snakefile", self.root / "Snakefile", "--configfile", "config.yaml", "--cores", "2"]
+        return self.command("snakemake", *options, *arguments, cwd=self.folder, env=self.environment)
+
     def planned(self) -> set[str]:
         """Rules that a dry run would execute."""
-        result = self.run("-n")
+        result = self.snakemake("-n")
         text = result.stdout + result.stderr
         assert result.returncode == 0, text
         return set(re.findall(r"^(?:local)?rule (\w+):", text, flags=re.MULTILINE)) - {"all"}
 
 
 @pytest.fixture(scope="module")
-def workflow(root, tmp_path_factory) -> Workflow:
-    flow = Workflow(root, tmp_path_factory.mktemp("a folder (1)"))
+def workflow(root, command, tmp_path_factory) -> Workflow:
+    flow = Workflow(root, tmp_path_factory.mktemp("a folder (1)"), command)
     result = flow.run()
     assert result.returncode == 0, result.stdout + result.stderr
     assert "report/index.html" in result.stdout
@@ -182,7 +189,7 @@ def test_deleting_an_intermediate_file_rebuilds_it_and_what_follows(workflow, re
     planned = workflow.planned()
     assert "embed" in planned
     assert not planned & {"simulate", "normalise", "preprocess", "preprocess_anatomy", "extract"}
-    result = workflow.run("--until", "embed")
+    result = workflow.snakemake("--until", "embed")
     assert result.returncode == 0, result.stderr
     assert path.read_bytes() == content
 
@@ -236,7 +243,7 @@ def test_the_readme_is_true(workflow, root):
 
 def test_outputs_say_what_made_them(workflow, results):
     for path in ("roi/*_timeseries.h5", "embeddings/*/film-01.h5", "evaluation/scores/neuroalign/seed-0.h5"):
-        result = workflow.call("-m", "neuroalign", "info", str(next(results.glob(path))))
+        result = workflow.command("neuroalign", "info", next(results.glob(path)), cwd=workflow.folder)
         assert "made by neuroalign" in result.stdout, path
     assert (
         read_json(results / "models" / "seed-0" / "vq" / "model.json")["provenance"]["generated_by"]["name"]
@@ -250,7 +257,7 @@ def test_a_damaged_image_is_one_sentence_and_leaves_nothing(workflow, results):
     done = next((results / "preproc").rglob("sub-02*_run-1*desc-preproc_bold.nii.gz"))
     image.write_bytes(image.read_bytes()[:20000])
     done.unlink()
-    result = workflow.run("--until", "preprocess", "--allowed-rules", "preprocess")
+    result = workflow.snakemake("--until", "preprocess", "--allowed-rules", "preprocess")
     text = result.stdout + result.stderr
     assert result.returncode != 0
     assert image.name in text

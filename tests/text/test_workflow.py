@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
-import sys
 
 import h5py
 import numpy as np
@@ -38,13 +36,18 @@ def brought(demo, tmp_path):
     return demo | {"text": {"source": "tsv", "captions_dir": str(tmp_path / "captions")}}
 
 
-def _dry_run(root, folder, config: dict, *arguments: str) -> str:
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    command += ["--configfile", "config.yaml", "--cores", "2", "-n", *arguments]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout + result.stderr
+@pytest.fixture
+def snakemake(root, command, tmp_path):
+    """A function: run Snakemake on a configuration; what it printed."""
+
+    def run(config: dict, *arguments: str) -> str:
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        options = ["--snakefile", root / "Snakefile", "--configfile", "config.yaml", "--cores", "2"]
+        result = command("snakemake", *options, *arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+    return run
 
 
 def _jobs(output: str) -> dict[str, int]:
@@ -61,8 +64,8 @@ def test_without_text_nothing_is_captioned(demo):
     assert "text" not in plan.weights
 
 
-def test_a_dry_run_shows_captions_by_blip2(root, tmp_path, demo):
-    output = _dry_run(root, tmp_path, demo | {"text": {"source": "blip2"}})
+def test_a_dry_run_shows_captions_by_blip2(snakemake, demo):
+    output = snakemake(demo | {"text": {"source": "blip2"}}, "-n")
     jobs = _jobs(output)
     assert jobs["describe"] == jobs["caption"] == jobs["normalise"] == 8
     assert jobs["weights"] == 2
@@ -78,8 +81,8 @@ def test_a_dry_run_shows_captions_by_blip2(root, tmp_path, demo):
     assert "captions/" in output.split("rule pair:")[1].split("output:")[0]
 
 
-def test_a_dry_run_shows_captions_of_tables(root, tmp_path, brought):
-    output = _dry_run(root, tmp_path, brought)
+def test_a_dry_run_shows_captions_of_tables(snakemake, brought):
+    output = snakemake(brought, "-n")
     jobs = _jobs(output)
     assert jobs["caption"] == 8
     # The text model's; words need none.
@@ -127,7 +130,7 @@ def test_captions_that_cannot_be_used_stop_the_plan_and_are_told_by_validate(bro
         make_plan(brought)
 
 
-def test_captions_are_made_for_the_films_that_have_them(root, brought, tmp_path, caplog):
+def test_captions_are_made_for_the_films_that_have_them(snakemake, brought, tmp_path, caplog):
     films = make_plan(brought).stimuli
     (tmp_path / f"captions/{films[0]}.tsv").rename(tmp_path / f"captions/{films[0]}x.tsv")
     (tmp_path / f"captions/{films[2]}.tsv").write_text("")
@@ -143,7 +146,7 @@ def test_captions_are_made_for_the_films_that_have_them(root, brought, tmp_path,
     with caplog.at_level(logging.WARNING):
         assert validate(parse_config(brought)) == []
     assert sentence in caplog.text
-    output = _dry_run(root, tmp_path, brought)
+    output = snakemake(brought, "-n")
     assert output.count(sentence) == 1
     jobs = _jobs(output)
     assert jobs["caption"] == 6
@@ -186,7 +189,9 @@ def test_a_wrong_section_is_one_sentence(demo, text, words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["blip2", "tsv"])
-def test_the_rule_makes_the_file(root, tmp_path, brought, film_file, blip2_folder, sentence_folder, source):
+def test_the_rule_makes_the_file(
+    snakemake, tmp_path, brought, film_file, blip2_folder, sentence_folder, source
+):
     """Snakemake itself, from a film to the file, with both weights steps; and a second call has nothing to do."""
     folder = tmp_path / "out"
     stimulus = make_plan(brought).stimuli[0]
@@ -200,14 +205,10 @@ def test_the_rule_makes_the_file(root, tmp_path, brought, film_file, blip2_folde
         "beams": 1,
         "embedding": {"weights": str(sentence_folder)},
     }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(brought | {"text": text}))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     # The film is here; that the simulator would make another is not looked at.
-    command += ["--configfile", "config.yaml", "--cores", "2", "--allowed-rules"]
-    command += ["describe", "caption", "normalise", "weights"]
-    command += ["--", f"{folder}/captions/{stimulus}.h5"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    rules = ["--allowed-rules", "describe", "caption", "normalise", "weights"]
+    wanted = [*rules, "--", f"{folder}/captions/{stimulus}.h5"]
+    snakemake(brought | {"text": text}, *wanted)
     from neuroalign.text.captions import read_captions
 
     found = read_captions(folder / f"captions/{stimulus}.h5")
@@ -216,5 +217,4 @@ def test_the_rule_makes_the_file(root, tmp_path, brought, film_file, blip2_folde
     described = {f"{stimulus}.tsv", f"{stimulus}.json"} if source == "blip2" else set()
     assert files == {f"{stimulus}.h5"} | described
     assert "of 10 windows have a caption" in (folder / f"logs/caption/{stimulus}.log").read_text()
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "Nothing to be done" in again.stdout + again.stderr
+    assert "Nothing to be done" in snakemake(brought | {"text": text}, *wanted)

@@ -157,7 +157,18 @@ def test_very_large_pictures(ffmpeg, tmp_path):
 @pytest.mark.slow
 def test_pictures_too_large_for_memory_are_refused_before_they_are_decoded(ffmpeg, tmp_path):
     ffmpeg(
-        *("-f", "lavfi", "-i", "color=blue:s=16000x8000:r=1:d=1", "-frames:v", 1, "-c:v", "png"),
+        *(
+            "-f",
+            "lavfi",
+            "-i",
+            "color=blue:s=16000x8000:r=1:d=1",
+            "-frames:v",
+            1,
+            "-pix_fmt",
+            "monob",
+            "-c:v",
+            "png",
+        ),
         tmp_path / "huge.mkv",
     )
     with pytest.raises(UserError, match="16000 x 8000 pixels, more than can be held"):

@@ -10,21 +10,17 @@ import pytest
 import yaml
 
 
-def dry_run(root, folder, config: dict, *arguments: str) -> subprocess.CompletedProcess:
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(root / "Snakefile"),
-        "--configfile",
-        str(path),
-    ]
-    return subprocess.run(
-        [*command, "--cores", "2", "-n", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def dry_run(root, command, tmp_path):
+    """A function: a dry run of a configuration."""
+
+    def run(config: dict, *arguments: str) -> subprocess.CompletedProcess:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        options = ["--snakefile", root / "Snakefile", "--configfile", path, "--cores", "2", "-n"]
+        return command("snakemake", *options, *arguments, cwd=tmp_path)
+
+    return run
 
 
 def jobs(result: subprocess.CompletedProcess) -> Counter:
@@ -49,10 +45,10 @@ def demo(tmp_path) -> dict:
     }
 
 
-def test_a_dry_run_of_the_demo_shows_every_job(root, tmp_path, demo):
+def test_a_dry_run_of_the_demo_shows_every_job(dry_run, demo):
     demo["baselines"] = ["ridge", "pooled_cca"]
     demo["train"] = {"seeds": [0, 1]}
-    table = jobs(dry_run(root, tmp_path, demo))
+    table = jobs(dry_run(demo))
     # 3 subjects, the first in two sessions with a T1w each or one; 5 runs each; 8 films; 2 seeds.
     assert table["preprocess"] == table["extract"] == table["run_quality"] == 15
     assert table["normalise"] == table["embed"] == table["stimulus_quality"] == 8
@@ -63,18 +59,18 @@ def test_a_dry_run_of_the_demo_shows_every_job(root, tmp_path, demo):
     assert table["preprocess_anatomy"] >= 3
 
 
-def test_folds_are_branches_of_the_graph(root, tmp_path, demo):
+def test_folds_are_branches_of_the_graph(dry_run, demo):
     demo["split"] = {"by": "run", "folds": 3}
     demo["baselines"] = ["ridge"]
-    table = jobs(dry_run(root, tmp_path, demo))
+    table = jobs(dry_run(demo))
     assert table["train_ntcl"] == table["baseline"] == 3
     assert table["pair"] == table["evaluate"] == 1
 
 
-def test_the_curves_of_a_sweep_are_an_output(root, tmp_path, demo):
+def test_the_curves_of_a_sweep_are_an_output(dry_run, demo):
     demo["hrf"] = {"method": "shift", "shift_s": "sweep"}
     demo["fmri"] = {"units": "voxels", "selection": {"method": "reliability"}}
-    result = dry_run(root, tmp_path, demo)
+    result = dry_run(demo)
     assert jobs(result)["pair"] == 1
     assert "pairs/lag_sweep.tsv" in result.stdout + result.stderr
 
@@ -86,14 +82,14 @@ def test_the_curves_of_a_sweep_are_an_output(root, tmp_path, demo):
         ({"dataset": {"bids_dir": "nowhere"}, "fmri": {"atlas": {"name": "x"}}}, "nowhere"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_no_traceback(root, tmp_path, demo, change, words):
-    result = dry_run(root, tmp_path, demo | change)
+def test_wrong_input_is_one_sentence_and_no_traceback(dry_run, demo, change, words):
+    result = dry_run(demo | change)
     assert result.returncode != 0
     assert words in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_real_time_series_need_no_preprocessing_and_no_video(root, tmp_path, shared_data):
+def test_real_time_series_need_no_preprocessing_and_no_video(dry_run, root, tmp_path, shared_data):
     config = yaml.safe_load((root / "config" / "examples" / "timeseries.yaml").read_text())
     config["output_dir"] = str(tmp_path / "out")
     config["dataset"] |= {
@@ -101,16 +97,16 @@ def test_real_time_series_need_no_preprocessing_and_no_video(root, tmp_path, sha
         "derivatives": str(shared_data / "movie_fmri" / "derivatives" / "xcp_d"),
     }
     config["video"]["precomputed_dir"] = str(shared_data / "movie_fmri" / "features")
-    table = jobs(dry_run(root, tmp_path, config))
+    table = jobs(dry_run(config))
     assert table["extract"] == table["run_quality"] == 28
     # The two films are described by their features alone.
     assert table["stimulus_quality"] == 2
     assert not {"simulate", "preprocess", "preprocess_anatomy", "normalise", "embed"} & set(table)
 
 
-def test_many_stimuli_have_a_page_that_shows_them_all(root, tmp_path, demo):
+def test_many_stimuli_have_a_page_that_shows_them_all(dry_run, demo):
     demo["dataset"]["simulate"] = {"subjects": 1, "films": 26}
-    table = jobs(dry_run(root, tmp_path, demo))
+    table = jobs(dry_run(demo))
     assert table["stimulus_quality"] == 26
     assert table["stimuli_overview"] == 1
 
@@ -186,7 +182,7 @@ def test_what_a_stage_reads_is_what_it_is_given(root, tmp_path, demo, monkeypatc
     assert not rules["pair"].output.sweep
 
 
-def test_filters_of_the_command_line_reach_the_workflow_and_plain_snakemake(root, tmp_path, demo):
+def test_filters_of_the_command_line_reach_the_workflow_and_plain_snakemake(dry_run, tmp_path, demo):
     """`neuroalign run` writes the configuration that it runs with: snakemake goes on with that file."""
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(demo))
@@ -198,10 +194,10 @@ def test_filters_of_the_command_line_reach_the_workflow_and_plain_snakemake(root
     written = tmp_path / "out/config_with_filters.yaml"
     config = yaml.safe_load(written.read_text())
     assert config["dataset"]["filters"] == {"subject": ["sub-02", "03"]}
-    assert jobs(dry_run(root, tmp_path, config)) == table
+    assert jobs(dry_run(config)) == table
 
 
-def test_a_filter_file_in_the_configuration_is_enough(root, tmp_path, shared_data):
+def test_a_filter_file_in_the_configuration_is_enough(dry_run, root, tmp_path, shared_data):
     config = yaml.safe_load((root / "config" / "examples" / "timeseries.yaml").read_text())
     config["output_dir"] = str(tmp_path / "out")
     (tmp_path / "filter.json").write_text('{"bold": {"task": "sitcomep1", "suffix": "bold"}}')
@@ -212,4 +208,4 @@ def test_a_filter_file_in_the_configuration_is_enough(root, tmp_path, shared_dat
     }
     config["split"] = {"by": "time"}
     config["video"]["precomputed_dir"] = str(shared_data / "movie_fmri" / "features")
-    assert jobs(dry_run(root, tmp_path, config))["extract"] == 14
+    assert jobs(dry_run(config))["extract"] == 14

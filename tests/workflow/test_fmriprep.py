@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -88,8 +88,8 @@ esac
 class Study:
     """A raw dataset of empty images, and commands in its folder."""
 
-    def __init__(self, root: Path, folder: Path):
-        self.root, self.folder = root, folder
+    def __init__(self, root: Path, folder: Path, command: Callable):
+        self.root, self.folder, self.command = root, folder, command
         self.bids = folder / "bids"
         (folder / "license.txt").write_text("x")
         self._file("dataset_description.json", '{"Name": "x", "BIDSVersion": "1.10.0"}')
@@ -148,11 +148,9 @@ class Study:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FS_", "FREESURFER", "PYTEST"))}
         path = path or f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.root / "Snakefile")]
-        result = subprocess.run(
-            [*command, "--configfile", "config.yaml", "--cores", "2", *arguments],
-            cwd=self.folder, env={**kept, "PATH": path, **environment}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        options = ["--snakefile", self.root / "Snakefile", "--configfile", "config.yaml", "--cores", "2"]
+        environment = {**kept, "PATH": path, **environment}
+        result = self.command("snakemake", *options, *arguments, cwd=self.folder, env=environment)
         return result.returncode, result.stdout + result.stderr
 
     def planned(self) -> Counter:
@@ -165,8 +163,8 @@ class Study:
 
 
 @pytest.fixture
-def study(root, tmp_path) -> Study:
-    return Study(root, tmp_path)
+def study(root, tmp_path, command) -> Study:
+    return Study(root, tmp_path, command)
 
 
 def series_file(run_id: str) -> str:

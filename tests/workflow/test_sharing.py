@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -71,8 +71,8 @@ def test_what_a_job_asks_for_suits_its_backbone():
 class Workflow:
     """A dataset of one film in a folder of its own, embedded with a shared cache."""
 
-    def __init__(self, root: Path, folder: Path, film: Path, cache: Path, **video):
-        self.root, self.folder, self.cache = root, folder, cache
+    def __init__(self, root: Path, command: Callable, folder: Path, film: Path, cache: Path, **video):
+        self.root, self.command, self.folder, self.cache = root, command, folder, cache
         bids = folder / "bids"
         for name in ("sub-01/func", "sub-01/anat", "stimuli"):
             (bids / name).mkdir(parents=True)
@@ -94,17 +94,10 @@ class Workflow:
         self.embedding = folder / "out/embeddings/motion_energy/one.h5"
 
     def snakemake(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.root / "Snakefile")]
-        command += ["--configfile", "config.yaml", "--cores", "1", *arguments]
+        options = ["--snakefile", self.root / "Snakefile", "--configfile", "config.yaml", "--cores", "1"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-        result = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment | {"SNAKEMAKE_OUTPUT_CACHE": str(self.cache)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment |= {"SNAKEMAKE_OUTPUT_CACHE": str(self.cache)}
+        result = self.command("snakemake", *options, *arguments, cwd=self.folder, env=environment)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
 
@@ -125,14 +118,14 @@ def _film(path: Path, seconds: int) -> Path:
 
 
 @pytest.mark.slow
-def test_a_second_workflow_takes_films_and_features_from_the_cache(root, tmp_path):
+def test_a_second_workflow_takes_films_and_features_from_the_cache(root, command, tmp_path):
     film, other = _film(tmp_path / "film.mp4", 8), _film(tmp_path / "other.mp4", 9)
     cache = tmp_path / "cache"
     cache.mkdir()
 
     def workflow(name, film=film, **video):
         (tmp_path / name).mkdir()
-        return Workflow(root, tmp_path / name, film, cache, **video)
+        return Workflow(root, command, tmp_path / name, film, cache, **video)
 
     first = workflow("first")
     first.embed("--cache", "normalise", "embed")
@@ -167,9 +160,9 @@ def test_a_second_workflow_takes_films_and_features_from_the_cache(root, tmp_pat
     assert alone.embedding.read_bytes() == first.embedding.read_bytes()
 
 
-def test_a_rule_on_subjects_is_refused_before_anything_runs(root, tmp_path):
+def test_a_rule_on_subjects_is_refused_before_anything_runs(root, command, tmp_path):
     film = _film(tmp_path / "film.mp4", 1)
     (tmp_path / "one").mkdir()
-    flow = Workflow(root, tmp_path / "one", film, tmp_path / "cache")
+    flow = Workflow(root, command, tmp_path / "one", film, tmp_path / "cache")
     with pytest.raises(AssertionError, match=r"neuroalign: --cache cannot share .* 'extract'"):
         flow.embed("-n", "--cache", "extract")

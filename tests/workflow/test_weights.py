@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,24 +31,20 @@ def project(tmp_path) -> dict:
     }
 
 
-def snakemake(root: Path, folder: Path, config: dict, *arguments: str) -> str:
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(root / "Snakefile"),
-        "--configfile",
-        str(path),
-    ]
-    done = subprocess.run(
-        [*command, "--cores", "2", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    text = done.stdout + done.stderr
-    assert done.returncode == 0, text
-    return text
+@pytest.fixture
+def snakemake(root, command, tmp_path):
+    """A function: run Snakemake on a configuration; what it printed."""
+
+    def run(config: dict, *arguments: str) -> str:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        options = ["--snakefile", root / "Snakefile", "--configfile", path, "--cores", "2"]
+        done = command("snakemake", *options, *arguments, cwd=tmp_path)
+        text = done.stdout + done.stderr
+        assert done.returncode == 0, text
+        return text
+
+    return run
 
 
 def rules(text: str) -> set[str]:
@@ -70,10 +65,10 @@ def rules(text: str) -> set[str]:
         ({"backbone": "vjepa2", "revision": "main"}, {"weights"}),
     ],
 )
-def test_only_backbones_with_weights_have_the_step(root, tmp_path, project, video, expected):
+def test_only_backbones_with_weights_have_the_step(snakemake, project, video, expected):
     project["video"] = video
     embedding = f"{project['output_dir']}/embeddings/{video['backbone']}/film.h5"
-    found = rules(snakemake(root, tmp_path, project, "-n", embedding))
+    found = rules(snakemake(project, "-n", embedding))
     assert found == {"normalise", "embed"} | expected
 
 
@@ -91,34 +86,38 @@ def resnet(tmp_path) -> Path:
     return tmp_path / "resnet"
 
 
-def test_weights_fetched_by_hand_are_not_fetched_again(root, tmp_path, project, resnet):
+def test_weights_fetched_by_hand_are_not_fetched_again(snakemake, command, tmp_path, project, resnet):
     project["video"] = {"backbone": "resnet101", "weights": str(resnet)}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(project))
-    command = [sys.executable, "-m", "neuroalign", "weights", "--config", str(tmp_path / "config.yaml")]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    done = command("neuroalign", "weights", "--config", tmp_path / "config.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     embedding = f"{project['output_dir']}/embeddings/resnet101/film.h5"
-    assert rules(snakemake(root, tmp_path, project, "-n", embedding)) == {"normalise", "embed"}
+    assert rules(snakemake(project, "-n", embedding)) == {"normalise", "embed"}
 
 
-def test_a_folder_of_another_model_is_refused_before_anything_runs(root, tmp_path, project, resnet):
+def test_a_folder_of_another_model_is_refused_before_anything_runs(snakemake, project, resnet):
     project["video"] = {"backbone": "clip", "weights": str(resnet)}
     with pytest.raises(AssertionError, match="are of a resnet model, and this backbone needs clip or"):
-        snakemake(root, tmp_path, project, "-n")
+        snakemake(project, "-n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backbone", "before", "after", "reruns"),
+    ("backbone", "before", "changes"),
     [
-        ("resnet101", {}, {"motion_energy": {"size": 48}}, False),
-        ("resnet101", {"precomputed_dir": "one"}, {"precomputed_dir": "two"}, False),
-        ("motion_energy", {}, {"motion_energy": {"size": 48}}, True),
-        ("motion_energy", {"device": "auto"}, {"device": "cpu"}, False),
+        (
+            "resnet101",
+            {"precomputed_dir": "one"},
+            [({"motion_energy": {"size": 48}}, False), ({"precomputed_dir": "two"}, False)],
+        ),
+        (
+            "motion_energy",
+            {"device": "auto"},
+            [({"motion_energy": {"size": 48}}, True), ({"device": "cpu"}, False)],
+        ),
     ],
 )
-def test_only_keys_that_a_backbone_reads_embed_again(
-    root, tmp_path, project, resnet, backbone, before, after, reruns
-):
+def test_only_keys_that_a_backbone_reads_embed_again(snakemake, project, resnet, backbone, before, changes):
     from imageio_ffmpeg import get_ffmpeg_exe
 
     film = Path(project["dataset"]["bids_dir"]) / "stimuli/film.mp4"
@@ -128,13 +127,14 @@ def test_only_keys_that_a_backbone_reads_embed_again(
     common |= {"weights": str(resnet), "device": "cpu"} if backbone == "resnet101" else {}
     project["video"] = common | before
     target = f"{project['output_dir']}/embeddings/{backbone}/film.h5"
-    snakemake(root, tmp_path, project, target)
-    project["video"] = common | after
-    assert rules(snakemake(root, tmp_path, project, "-n", target)) == ({"embed"} if reruns else set())
+    snakemake(project, target)
+    for after, reruns in changes:
+        project["video"] = common | before | after
+        assert rules(snakemake(project, "-n", target)) == ({"embed"} if reruns else set()), after
 
 
 @pytest.mark.slow
-def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet):
+def test_from_a_film_to_features_and_what_reruns(snakemake, project, resnet):
     from imageio_ffmpeg import get_ffmpeg_exe
 
     from neuroalign.video.shards import read_embedding
@@ -145,30 +145,30 @@ def test_from_a_film_to_features_and_what_reruns(root, tmp_path, project, resnet
     project["video"] = {"backbone": "resnet101", "weights": str(resnet), "device": "cpu", "height": 64}
     out = Path(project["output_dir"])
     target = str(out / "embeddings/resnet101/film.h5")
-    snakemake(root, tmp_path, project, target)
+    snakemake(project, target)
     record = json.loads((out / "weights/backbone/weights.json").read_text())
     assert record["folder"] == str(resnet)
     first = read_embedding(target).attributes["revision"]
     assert first.startswith(f"{resnet}@sha256:")
     # Nothing to do; nor if the files are touched.
-    assert rules(snakemake(root, tmp_path, project, "-n", target)) == set()
+    assert rules(snakemake(project, "-n", target)) == set()
     for file in resnet.iterdir():
         file.touch()
-    assert rules(snakemake(root, tmp_path, project, "-n", target)) == set()
+    assert rules(snakemake(project, "-n", target)) == set()
     # Other preprocessing, other features.
     content = json.loads((resnet / "preprocessor_config.json").read_text())
     (resnet / "preprocessor_config.json").write_text(json.dumps({**content, "size": 49}))
-    text = snakemake(root, tmp_path, project, "-n", target)
+    text = snakemake(project, "-n", target)
     assert rules(text) == {"weights", "embed"}
-    snakemake(root, tmp_path, project, target)
+    snakemake(project, target)
     assert read_embedding(target).attributes["revision"] != first
     # What to do with damage is nothing to a film that is whole.
     project["video"]["on_damage"] = "truncate"
-    assert rules(snakemake(root, tmp_path, project, "-n", target)) == set()
+    assert rules(snakemake(project, "-n", target)) == set()
     # The hub id of weights is a change of the step's params, and of nothing before it.
     project["video"]["weights"] = "lab/other"
-    assert rules(snakemake(root, tmp_path, project, "-n", target)) == {"weights", "embed"}
+    assert rules(snakemake(project, "-n", target)) == {"weights", "embed"}
     # Without weights, no step and no record.
     project["video"] = {"backbone": "motion_energy", "height": 64, "motion_energy": {"size": 32}}
-    snakemake(root, tmp_path, project, str(out / "embeddings/motion_energy/film.h5"))
+    snakemake(project, str(out / "embeddings/motion_energy/film.h5"))
     assert read_embedding(out / "embeddings/motion_energy/film.h5").attributes["backbone"] == "motion_energy"
