@@ -16,12 +16,13 @@ from neuroalign.config.fmri import Hrf
 from neuroalign.config.train import Encoder
 from neuroalign.errors import UserError
 from neuroalign.fmri.series import RoiSeries, read_series, write_series
+from neuroalign.gallery import joined
 from neuroalign.models.model import Architecture, NeuroAlign
 from neuroalign.models.scaling import Scaler, Scalers
 from neuroalign.models.score import Embedding as Clips
 from neuroalign.models.score import Weights
 from neuroalign.models.trained import TrainedModel
-from neuroalign.retrieve import _joined, retrieve
+from neuroalign.retrieve import retrieve
 from neuroalign.text.captions import Captions, read_captions, write_captions
 from neuroalign.video.shards import Embedding, read_embedding, write_embedding
 
@@ -272,7 +273,7 @@ def test_clips_without_captions_have_no_code_of_text():
 
     words = clips(2)
     words.present = np.ones((2, 3), bool)
-    found = _joined([clips(2, words), clips(4)]).text
+    found = joined([clips(2, words), clips(4)]).text
     assert found.present.any(1).tolist() == [True] * 2 + [False] * 4
     assert (found.index[:2] == 0).all()
     assert (found.index[2:] == -1).all()
