@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.stats import norm, t
 
 from neuroalign.evaluation.retrieval import LOWER_IS_BETTER
@@ -97,21 +98,28 @@ def _weighted_median(
     subject_weights: np.ndarray,
 ) -> np.ndarray:
     """The median of the values repeated as often as they were drawn (mean of the middle two)."""
-    order = np.argsort(values, kind="stable")
-    ordered, block, subject = values[order], block[order], subject[order]
+    levels, level = np.unique(values, return_inverse=True)
+    cells, cell = np.unique(subject * weights.shape[1] + block, return_inverse=True)
+    person, stretch = np.divmod(cells, weights.shape[1])
+    # How often each value occurs in each cell: few of the many combinations do.
+    shape = len(levels), len(cells)
+    occurs = csr_array((np.ones(len(values), np.int64), (level, cell)), shape=shape)
     found = np.empty(len(weights))
-    step = max(1, _HELD // max(len(values), 1))
+    step = max(1, _HELD // max(shape))
     for begin in range(0, len(weights), step):
         rows = slice(begin, begin + step)
-        drawn = weights[rows][:, block]
-        if subject_weights.shape[1] > 1:
-            drawn = drawn * subject_weights[rows][:, subject]
-        total = np.cumsum(drawn, axis=1)
-        n = total[:, -1]
-        lower = (total >= ((n + 1) // 2)[:, None]).argmax(axis=1)
-        upper = (total >= (n // 2 + 1)[:, None]).argmax(axis=1)
-        found[rows] = np.where(n > 0, (ordered[lower] + ordered[upper]) / 2, np.median(values))
+        drawn = weights[rows][:, stretch] * subject_weights[rows][:, person]
+        found[rows] = _median_of_counts((occurs @ drawn.T).T, levels, float(np.median(values)))
     return found
+
+
+def _median_of_counts(counts: np.ndarray, levels: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    """Median of sorted `levels` (m,) that occur as often as every row of `counts` (n, m) says; `empty` where none does."""
+    total = np.cumsum(counts, axis=1)
+    n = total[:, -1]
+    lower = (total >= ((n + 1) // 2)[:, None]).argmax(axis=1)
+    upper = (total >= (n // 2 + 1)[:, None]).argmax(axis=1)
+    return np.where(n > 0, (levels[lower] + levels[upper]) / 2, empty)
 
 
 def effective_units(sources: Mapping[str, tuple[np.ndarray, int]]) -> float:
@@ -201,13 +209,19 @@ def swap_test(
     if metric in LOWER_IS_BETTER:
         seeds = min(len(first), len(second))
         null, observed = np.zeros(len(swap)), 0.0
-        step = max(1, _HELD // len(block))
         for a, b in zip(first[:seeds], second[:seeds], strict=True):
             observed += float(np.median(a) - np.median(b))
+            levels, level = np.unique(np.concatenate([a, b]), return_inverse=True)
+            own, other = (
+                np.bincount(block * len(levels) + part, minlength=blocks * len(levels)).reshape(blocks, -1)
+                for part in np.split(level, 2)
+            )
+            step = max(1, _HELD // len(levels))
             for begin in range(0, len(swap), step):
-                chosen = swap[begin : begin + step, block].astype(bool)
-                kept, given = np.where(chosen, b, a), np.where(chosen, a, b)
-                null[begin : begin + step] += np.median(kept, axis=1) - np.median(given, axis=1)
+                rows = slice(begin, begin + step)
+                moved = swap[rows].astype(float) @ (other - own).astype(float)
+                kept, given = own.sum(axis=0) + moved, other.sum(axis=0) - moved
+                null[rows] += _median_of_counts(kept, levels) - _median_of_counts(given, levels)
     else:
         difference = np.bincount(block, first.mean(axis=0) - second.mean(axis=0), minlength=blocks)
         null = (1 - 2 * swap) @ difference
