@@ -297,18 +297,18 @@ def identification(signal: float, noise: float, candidates: int, units: int, see
 def test_ceilings_are_what_the_known_noise_allows(make, noise, group):
     """White signal and noise: repeat to repeat, and one person against the mean of `group` others."""
     rng = np.random.default_rng(8)
-    base, films = make(subjects=1), 60
-    contents = [(f"c{i}", "film", 4.0 * i) for i in range(films)]
-    truth = rng.standard_normal((films, 4, 20))
+    base, films, total = make(subjects=1), 60, 90
+    # The last thirty are for training: everything is scaled by them.
+    kind = ["test"] * films + ["train"] * (total - films)
+    contents = [(f"c{i}", kind[i], 4.0 * i) for i in range(total)]
+    truth = rng.standard_normal((total, 4, 20))
     rows, brain, shows = [], {}, 2 if group == 1 else 1
     for number in range(1 if group == 1 else group + 1):
         label = f"{number + 1:02d}"
-        own = np.arange(films * shows) + len(rows)
+        own = np.arange(total * shows) + len(rows)
         for repeat in range(shows):
-            rows += [
-                (*c, 4.0, label, "", "film", str(repeat), c[2], "test", "film", repeat) for c in contents
-            ]
-        data = np.tile(truth, (shows, 1, 1)) + noise * rng.standard_normal((films * shows, 4, 20))
+            rows += [(*c, 4.0, label, "", "film", str(repeat), c[2], c[1], c[1], repeat) for c in contents]
+        data = np.tile(truth, (shows, 1, 1)) + noise * rng.standard_normal((total * shows, 4, 20))
         windows = next(iter(base.brain.values()))
         brain[label] = type(windows)(
             own,
@@ -332,7 +332,7 @@ def test_ceilings_are_what_the_known_noise_allows(make, noise, group):
         "group",
         "repeat",
     ]
-    video = base.video.select(np.arange(films))
+    video = base.video.select(np.arange(total))
     video.clip_ids[:] = [c[0] for c in contents]
     pairs = PairedDataset(pd.DataFrame(rows, columns=columns), brain, video)
     data = material(pairs, lag_for(pairs))
