@@ -347,4 +347,5 @@ def test_ceilings_are_what_the_known_noise_allows(make, noise, group):
     single, mean = (1 / (1 + noise**2 / n) for n in (1, group))
     expected = identification(1.0, np.sqrt(1 / np.sqrt(single * mean) - 1), films, 80)
     assert 0.1 < expected < 0.95
-    assert np.mean(hits) == pytest.approx(expected, abs=0.12 if group == 1 else 0.06)
+    # Two standard errors of sixty clips: what people share, the clips, does not average out over them.
+    assert np.mean(hits) == pytest.approx(expected, abs=0.12)
