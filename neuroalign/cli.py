@@ -118,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         "--captions", type=Path, help="folder of embedded captions of the films (default: video alone)"
     )
     retrieve.add_argument("--top", type=int, default=10, help="results per query")
-    retrieve.add_argument("--output", type=Path, help="write a TSV here instead of the console")
+    retrieve.add_argument(
+        "--output", type=Path, help="write a table here instead of the console (.json: JSON, else TSV)"
+    )
     retrieve.set_defaults(function=_retrieve)
 
     info = commands.add_parser("info", help="say what a file or folder of NeuroAlign is and what made it")
@@ -291,9 +293,12 @@ def _retrieve(args: argparse.Namespace) -> int:
         top=args.top,
     )
     if args.output:
-        from neuroalign.io import write_tsv
+        from neuroalign.io import write_json, write_tsv
 
-        write_tsv(args.output, table)
+        if args.output.suffix == ".json":
+            write_json(args.output, table.to_dict("records"))
+        else:
+            write_tsv(args.output, table)
     else:
         print(table.to_csv(sep="\t", index=False, float_format="%.4f"), end="")
     return 0

@@ -1,7 +1,7 @@
 """Retrieval with a trained model: new fMRI in, ranked clips out, and the reverse.
 
-Of the gallery only embeddings stay in memory (a few kB per clip): the score of a clip depends on what the whole
-gallery shares, so that all of it must be known before any of it is ranked.
+The gallery is read file by file and its clips are embedded in batches, so that memory does not grow with it; how it is ranked
+all the same as if it were known at once is in `neuroalign.gallery`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from neuroalign.config.fmri import Timing
 from neuroalign.errors import UserError, nearest
 from neuroalign.fmri.series import RoiSeries, read_series
 from neuroalign.fmri.timing import run_clock
+from neuroalign.gallery import Parts, Progress, best_clips, best_windows, joined
 from neuroalign.io import read_json, read_tsv
 from neuroalign.models.score import Embedding
 from neuroalign.models.trained import TrainedModel
@@ -27,8 +27,8 @@ from neuroalign.text.captions import read_captions
 from neuroalign.video import shards
 
 log = logging.getLogger(__name__)
-# Brain windows scored together: bounds the memory of the score matrices.
-_CHUNK = 64
+# Clips, and brain windows, that are cut and embedded together.
+_CLIPS, _WINDOWS = 512, 128
 
 
 def retrieve(
@@ -82,58 +82,33 @@ def retrieve(
     files = _gallery_files(gallery)
     films = files if fmri is not None else [video]
     words = _caption_files(trained, films, captions)
-    if fmri is not None:
-        starts, query = _embed_run(trained, fmri, subject, onsets)
-        candidates = [_embed_film(trained, path, captions=words.get(path)) for path in files]
-        embedded = _joined([item for _, item in candidates])
-        # All candidates at once: the score removes what the whole gallery shares, not what one film does.
-        scores = np.concatenate([trained.score(query.take(rows), embedded) for rows in _chunks(len(starts))])
-    else:
-        starts, query = _embed_film(trained, video, onsets, words.get(video))
-        candidates = [_embed_run(trained, path, subject) for path in files]
-        embedded = _joined([item for _, item in candidates])
-        # One clip at a time: its score must not depend on which other clips are asked for.
-        single = [trained.score(embedded, query.take(np.array([row])))[:, 0] for row in range(len(starts))]
-        scores = np.stack(single)
-    names = np.repeat([path.stem for path in files], [len(begin) for begin, _ in candidates])
-    return _best(starts, scores, names, np.concatenate([begin for begin, _ in candidates]), top)
+    progress = Progress(log, len(files), "clips" if fmri is not None else "brain windows")
 
+    def parts() -> Parts:
+        for number, path in enumerate(files):
+            if fmri is not None:
+                found = _embed_film(trained, path, captions=words.get(path))
+            else:
+                found = _embed_run(trained, path, subject)
+            for starts, item in found:
+                progress.add(len(starts), number)
+                yield number, starts, item
 
-def _best(
-    starts: np.ndarray, scores: np.ndarray, names: np.ndarray, begins: np.ndarray, top: int
-) -> pd.DataFrame:
-    """The best candidates of every query; equal scores stay in the order of the gallery."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    own = _embed_run(trained, fmri, subject, onsets) if fmri is not None else None
+    if own is None:
+        own = _embed_film(trained, video, onsets, words.get(video))
+    pieces = list(own)
+    starts, query = np.concatenate([s for s, _ in pieces]), joined([item for _, item in pieces])
+    best = (best_clips if fmri is not None else best_windows)(trained, query, parts(), top)
     return pd.DataFrame(
         {
-            "query_s": np.repeat(starts, order.shape[1]),
-            "rank": np.tile(np.arange(order.shape[1]) + 1, len(starts)),
-            "file": names[order].ravel(),
-            "start_s": begins[order].ravel(),
-            "score": np.take_along_axis(scores, order, axis=1).ravel(),
+            "query_s": np.repeat(starts, best.score.shape[1]),
+            "rank": np.tile(np.arange(best.score.shape[1]) + 1, len(starts)),
+            "file": [files[number].stem for number in best.file.ravel()],
+            "start_s": best.start.ravel(),
+            "score": best.score.ravel(),
         }
     )
-
-
-def _joined(parts: Sequence[Embedding]) -> Embedding:
-    names = ("pooled", "steps", "codes", "index")
-    arrays = [[getattr(part, name) for part in parts] for name in names]
-    joined = Embedding(*(None if values[0] is None else np.concatenate(values) for values in arrays))
-    if all(part.text is None for part in parts):
-        return joined
-    # Films without captions stand beside films with: theirs are missing.
-    text = [_no_text(part) if part.text is None else part.text for part in parts]
-    present = np.concatenate([t.present for t in text])
-    return replace(joined, text=replace(_joined(text), present=present))
-
-
-def _no_text(clips: Embedding) -> Embedding:
-    """The captions of clips that have none."""
-    arrays = (clips.pooled, clips.steps, clips.codes)
-    empty = (None if x is None else np.zeros_like(x) for x in arrays)
-    # As in `models.embed`: no code, rather than the first.
-    index = None if clips.index is None else np.full_like(clips.index, -1)
-    return Embedding(*empty, index, present=np.zeros(clips.steps.shape[:2], bool))
 
 
 def _caption_files(model: TrainedModel, films: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
@@ -152,10 +127,6 @@ def _caption_files(model: TrainedModel, films: Sequence[Path], folder: Path | No
             *(len(films) - len(found), len(films), "" if folder else " (none were given, see --captions)"),
         )
     return found
-
-
-def _chunks(count: int) -> list[np.ndarray]:
-    return [np.arange(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
 
 
 def _label(subject: str | None, model: TrainedModel) -> str | None:
@@ -200,46 +171,68 @@ def _embed_film(
     path: Path,
     onsets: Sequence[float] | None = None,
     captions: Path | None = None,
-) -> tuple[np.ndarray, Embedding]:
-    """Starts and embeddings of the clips of a film."""
+) -> Iterator[tuple[np.ndarray, Embedding]]:
+    """Starts and embeddings of the clips of a film, batch by batch; only the windows that a batch needs are read."""
     from neuroalign.pairs.windows import video_steps
 
+    duration, step = model.geometry["duration_s"], model.geometry["step_s"]
     with _about(path):
-        film, duration = shards.read_embedding(path), model.geometry["duration_s"]
+        times = shards.read_times(path)
         if onsets:
             starts = np.asarray(onsets, float)
         else:
-            starts = np.arange(0.0, film.times[-1], duration)
-            starts = starts[video_steps(film, starts, duration, model.geometry["step_s"])[2]]
+            starts = np.arange(0.0, times[-1] if len(times) else 0.0, duration)
+            if len(starts):
+                starts = starts[video_steps(shards.Embedding({}, times), starts, duration, step)[2]]
         if not len(starts):
             raise UserError(f"The film is shorter than a clip of {duration:g} s; leave it out.")
-        if captions is None:
-            return starts, model.embed_video(film, starts)
-    with _about(captions):
-        return starts, model.embed_video(film, starts, read_captions(captions))
+    words = None
+    if captions is not None:
+        with _about(captions):
+            words = read_captions(captions)
+    # What surrounds a clip may count too, and a step without a window of its own lies between two.
+    margin = duration + model.geometry.get("surround_s", 0.0)
+    for begin in range(0, len(starts), _CLIPS):
+        batch = starts[begin : begin + _CLIPS]
+        low = np.searchsorted(times, batch.min() - margin) - 2
+        high = np.searchsorted(times, batch.max() + duration + margin) + 2
+        with _about(path):
+            film = shards.read_embedding(path, slice(max(int(low), 0), int(high)))
+            if words is None:
+                found = model.embed_video(film, batch)
+        if words is not None:
+            with _about(captions or path):
+                found = model.embed_video(film, batch, words)
+        yield batch, found
 
 
 def _embed_run(
     model: TrainedModel, path: Path, subject: str | None, onsets: Sequence[float] | None = None
-) -> tuple[np.ndarray, Embedding]:
-    """Onsets and embeddings of the brain windows of a run."""
+) -> Iterator[tuple[np.ndarray, Embedding]]:
+    """Onsets and embeddings of the brain windows of a run, batch by batch."""
     from neuroalign.config.fmri import Hrf
     from neuroalign.pairs.windows import brain_window
 
     with _about(path):
         series = _read_brain(path, model, subject)
-        if onsets:
-            starts = np.asarray(onsets, float)
-        else:
-            duration, step = model.geometry["duration_s"], model.geometry["step_s"]
-            starts = np.arange(0.0, max(series.times[-1] - duration, 0.0) + 0.01, duration)
-            hrf = Hrf(**model.geometry["hrf"])
-            starts = starts[brain_window(series, starts, duration, step, hrf).usable]
-            if not len(starts):
+        duration, step = model.geometry["duration_s"], model.geometry["step_s"]
+        hrf = Hrf(**model.geometry["hrf"])
+        starts = np.asarray(onsets or np.arange(0.0, max(series.times[-1] - duration, 0.0) + 0.01, duration))
+        # A beta depends on all other clips of its run; they are small beside windows of many volumes.
+        size = len(starts) if hrf.method == "glm" else _WINDOWS
+        batches = [starts[begin : begin + size] for begin in range(0, len(starts), size)]
+        if not onsets:
+            usable = [b[brain_window(series, b, duration, step, hrf).usable] for b in batches]
+            batches = [b for b in usable if len(b)]
+            if not batches:
                 raise UserError(
                     f"The run has no {duration:g}-s clip with enough usable volumes; leave it out."
                 )
-        return starts, model.embed_fmri(series, subject or series.attributes.get("subject") or None, starts)
+        whose = subject or series.attributes.get("subject") or None
+    for batch in batches:
+        with _about(path):
+            found = model.embed_fmri(series, whose, batch)
+        yield batch, found
 
 
 def _read_brain(path: Path, model: TrainedModel, subject: str | None) -> RoiSeries:
@@ -254,6 +247,12 @@ def _read_brain(path: Path, model: TrainedModel, subject: str | None) -> RoiSeri
     metadata = read_json(beside) if beside.exists() else {}
     if not isinstance(metadata, dict) or not {"RepetitionTime", "SamplingFrequency"} & set(metadata):
         raise UserError(f"{path} needs a sidecar {beside.name} with RepetitionTime (seconds).")
+    if model.geometry["hrf"]["method"] == "glm":
+        log.warning(
+            "%s: a table does not say what was regressed out of it, so its betas are fitted without; if the model was "
+            "trained on cleaned series (fmri.source other than timeseries), give ROI series (.h5), which know.",
+            path,
+        )
     clock = run_clock(len(table), metadata, None, Timing(), str(path))
     levels, units = {}, model.units_of(subject)
     for level, labels in units.items():

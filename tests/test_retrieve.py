@@ -10,18 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import neuroalign
+from neuroalign.cli import main
 from neuroalign.config.fmri import Hrf
 from neuroalign.config.train import Encoder
 from neuroalign.errors import UserError
 from neuroalign.fmri.series import RoiSeries, read_series, write_series
+from neuroalign.gallery import Best, joined
 from neuroalign.models.model import Architecture, NeuroAlign
 from neuroalign.models.scaling import Scaler, Scalers
 from neuroalign.models.score import Embedding as Clips
 from neuroalign.models.score import Weights
 from neuroalign.models.trained import TrainedModel
-from neuroalign.retrieve import _joined, retrieve
+from neuroalign.retrieve import retrieve
 from neuroalign.text.captions import Captions, read_captions, write_captions
 from neuroalign.video.shards import Embedding, read_embedding, write_embedding
 
@@ -75,7 +79,7 @@ def files(tmp_path_factory) -> Files:
     return files
 
 
-def write_model(folder: Path, words: int = 0) -> None:
+def write_model(folder: Path, words: int = 0, hrf: Hrf | None = None) -> None:
     """An untrained model; one that learned from captions of `words` dimensions, if any."""
     torch.manual_seed(0)
     architecture = Architecture(
@@ -83,7 +87,7 @@ def write_model(folder: Path, words: int = 0) -> None:
         video_levels={"features": FEATURES},
         subjects=["01", "02"],
         shared_units=True,
-        aligned=False,
+        aligned=hrf is not None and hrf.aligned,
         step_times=[0.5, 1.5, 2.5],
         encoder=Encoder(dim=16, heads=2, depth=1).model_dump(mode="json"),
         text_levels={"text": words} if words else {},
@@ -95,7 +99,7 @@ def write_model(folder: Path, words: int = 0) -> None:
         side: {"pooled": np.zeros(48, np.float32), "steps": np.zeros((3, 16), np.float32)}
         for side in ("brain", "video", *(["text"] if words else []))
     }
-    geometry = {"duration_s": 3.0, "step_s": 1.0, "hrf": Hrf().model_dump(mode="json")}
+    geometry = {"duration_s": 3.0, "step_s": 1.0, "hrf": (hrf or Hrf()).model_dump(mode="json")}
     meta = {"stage": "ntcl", "seed": 0}
     scalers = Scalers(brain, {"features": scaler(FEATURES)}, {"text": scaler(words)} if words else {})
     weights = Weights(0.6, 0.0, 1, 0.75 if words else 0.0)
@@ -272,7 +276,7 @@ def test_clips_without_captions_have_no_code_of_text():
 
     words = clips(2)
     words.present = np.ones((2, 3), bool)
-    found = _joined([clips(2, words), clips(4)]).text
+    found = joined([clips(2, words), clips(4)]).text
     assert found.present.any(1).tolist() == [True] * 2 + [False] * 4
     assert (found.index[:2] == 0).all()
     assert (found.index[2:] == -1).all()
@@ -323,3 +327,72 @@ def test_wrong_input_is_one_sentence_that_names_it(files, case):
     with pytest.raises(UserError, match=sentence) as error:
         retrieve(arguments.pop("model"), arguments.pop("gallery"), **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("spoken", [False, True])
+def test_a_gallery_in_small_parts_on_disk_is_ranked_as_one_in_memory(
+    files, reader, captions, monkeypatch, spoken
+):
+    import neuroalign.gallery
+    import neuroalign.retrieve
+
+    model, options = (reader, {"captions": captions}) if spoken else (files.model, {})
+    whole = retrieve(model, files.films, fmri=files.run, top=50, **options)
+    monkeypatch.setattr(neuroalign.retrieve, "_CLIPS", 3)
+    monkeypatch.setattr(neuroalign.retrieve, "_WINDOWS", 2)
+    monkeypatch.setattr(neuroalign.gallery, "_TOGETHER", 4)
+    monkeypatch.setattr(neuroalign.gallery, "_QUERIES", 5)
+    monkeypatch.setattr(neuroalign.gallery, "_IN_MEMORY", 1)
+    parts = retrieve(model, files.films, fmri=files.run, top=50, **options)
+    assert parts["file"].nunique() == 3
+    pd.testing.assert_frame_equal(parts, whole, check_exact=False, atol=1e-6)
+    best = retrieve(model, files.films, fmri=files.run, top=2, **options)
+    pd.testing.assert_frame_equal(best, parts[parts["rank"] <= 2].reset_index(drop=True))
+    back = {"video": files.films / "film-0.h5", "top": 5}
+    small = retrieve(model, files.runs, **back)
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(small, retrieve(model, files.runs, **back), check_exact=False, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 6), st.lists(st.integers(0, 7), max_size=6), st.integers(0, 10**6))
+def test_the_best_of_parts_are_the_best_of_all_and_ties_stay_in_order(queries, top, sizes, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 3, (queries, sum(sizes))).astype(np.float32)
+    place = np.arange(sum(sizes))
+    best, begin = Best(queries, top), 0
+    for size in sizes:
+        part = slice(begin, begin + size)
+        best.add(scores[:, part], place[part] // 5, place[part] * 2.0)
+        begin += size
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    assert np.array_equal(best.start, expected * 2.0)
+    assert np.array_equal(best.file, expected // 5)
+    assert np.array_equal(best.score, np.take_along_axis(scores, expected, axis=1))
+
+
+def test_results_are_written_as_json_too(files, tmp_path):
+    found = tmp_path / "found.json"
+    arguments = ["retrieve", "--model", files.model, "--gallery", files.films, "--fmri", files.run]
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in (*arguments, "--onset", 6, "--top", 2, "--output", found)])
+    assert not end.value.code
+    rows = json.loads(found.read_text())
+    assert [row["rank"] for row in rows] == [1, 2]
+    assert set(rows[0]) == {"query_s", "rank", "file", "start_s", "score"}
+
+
+def test_a_temporary_folder_without_room_is_named(files, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(UserError, match=r"cannot hold the embeddings of the gallery .*TMPDIR"):
+        retrieve(files.model, files.films, fmri=files.run, onsets=[6.0])
+
+
+def test_betas_of_a_table_are_told_to_know_no_nuisance(files, tmp_path, caplog):
+    write_model(tmp_path / "glm" / "ntcl", hrf=Hrf(method="glm"))
+    table = regional_table(tmp_path, {"RepetitionTime": 1.5})
+    retrieve(tmp_path / "glm", files.films, fmri=table, onsets=[6.0, 20.0], top=2)
+    assert "does not say what was regressed out" in caplog.text

@@ -25,10 +25,11 @@ BaselineName = Literal[
 class Evaluate(Section):
     """Retrieval evaluation (no key of this section retrains anything)."""
 
-    galleries: list[Literal["full"] | Annotated[int, Field(ge=2)]] = Field(
-        default_factory=lambda: ["full", 50, 300],
+    galleries: list[Literal["full", "stimulus"] | Annotated[int, Field(ge=2)]] = Field(
+        default_factory=lambda: ["full", "stimulus", 50, 300],
         min_length=1,
-        description="`full` and numbers of candidates (N-way); sizes above the test gallery are left out.",
+        description="`full`: all test clips a subject saw; `stimulus`: those of the true clip's own stimulus, where there "
+        "are several stimuli; numbers of candidates (N-way). Sizes above the test gallery are left out.",
     )
     draws: int = Field(
         1000,
@@ -44,6 +45,11 @@ class Evaluate(Section):
     bootstrap: int = Field(1000, ge=100, description="Block-bootstrap resamples for confidence intervals.")
     block_s: float = Field(
         30.0, gt=0, description="Length of bootstrap blocks: longer than the autocorrelation."
+    )
+    resample: Literal["clips", "clips_and_subjects"] = Field(
+        "clips_and_subjects",
+        description="What intervals of the pool of all subjects resample besides seeds: `clips_and_subjects` speaks about "
+        "other people too, `clips` about these.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
     seed: int = Field(0, ge=0, description="Seed of draws, resamples and shifts.")

@@ -1,16 +1,25 @@
 """Confidence intervals by block bootstrap, and paired tests between methods by swapping blocks.
 
 The unit that is resampled is a *block*: a stretch of one stimulus longer than the autocorrelation of
-brain and film. All queries on that stretch, of every subject, stay together, because they share the film. The
-intervals speak about other clips for these people; they do not speak about other people.
+brain and film. All queries on that stretch, of every subject, stay together, because they share the film. Alone, such
+intervals speak about other clips for these people. Where subjects are resampled too, every resample draws blocks and,
+independently, people, and a query counts as often as its block times as often as its person was drawn (the pigeonhole
+bootstrap; Owen 2007, *The pigeonhole bootstrap*, Annals of Applied Statistics 1): the intervals then speak about other clips and
+other people. It never understates the variance; what is of neither block nor person alone it counts up to three times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.stats import norm, t
 
 from neuroalign.evaluation.retrieval import LOWER_IS_BETTER
+
+# Numbers held at once by medians.
+_HELD = 4_000_000
 
 
 def block_of(stimulus: np.ndarray, start_s: np.ndarray, block_s: float) -> np.ndarray:
@@ -40,7 +49,12 @@ def resample_weights(blocks: int, resamples: int, rng: np.random.Generator) -> n
 
 
 def bootstrap_distribution(
-    metric: str, values: np.ndarray, block: np.ndarray, weights: np.ndarray
+    metric: str,
+    values: np.ndarray,
+    block: np.ndarray,
+    weights: np.ndarray,
+    subject: np.ndarray | None = None,
+    subject_weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """The statistic in each resample.
 
@@ -53,35 +67,97 @@ def bootstrap_distribution(
         From `block_of`, contiguous from 0.
     weights : int array of shape (resamples, blocks)
         From `resample_weights`; the same weights for two methods make their difference paired.
+    subject : int array of shape (queries,), optional
+        Whose query it is, contiguous from 0.
+    subject_weights : int array of shape (resamples, subjects), optional
+        How often each person is drawn. A resample in which the people drawn have no query on the blocks drawn is the
+        statistic of all queries.
 
     Returns
     -------
     distribution : float array of shape (resamples,)
     """
+    if subject is None or subject_weights is None:
+        subject, subject_weights = np.zeros(len(values), np.int64), np.ones((len(weights), 1), np.int64)
     if metric in LOWER_IS_BETTER:
-        return _weighted_median(values, block, weights)
-    sums = np.bincount(block, values, minlength=weights.shape[1])
-    counts = np.bincount(block, minlength=weights.shape[1])
-    return (weights @ sums) / (weights @ counts)
+        return _weighted_median(values, block, weights, subject, subject_weights)
+    shape = subject_weights.shape[1], weights.shape[1]
+    cell = subject * shape[1] + block
+    sums = np.bincount(cell, values, minlength=shape[0] * shape[1]).reshape(shape)
+    counts = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+    total = ((subject_weights @ sums) * weights).sum(axis=1)
+    queries = ((subject_weights @ counts) * weights).sum(axis=1)
+    return np.where(queries > 0, total / np.maximum(queries, 1), np.mean(values))
 
 
-def _weighted_median(values: np.ndarray, block: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The median of the values repeated as often as their block was drawn (mean of the middle two)."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    total = np.cumsum(weights[:, block[order]], axis=1)
+def _weighted_median(
+    values: np.ndarray,
+    block: np.ndarray,
+    weights: np.ndarray,
+    subject: np.ndarray,
+    subject_weights: np.ndarray,
+) -> np.ndarray:
+    """The median of the values repeated as often as they were drawn (mean of the middle two)."""
+    levels, level = np.unique(values, return_inverse=True)
+    cells, cell = np.unique(subject * weights.shape[1] + block, return_inverse=True)
+    person, stretch = np.divmod(cells, weights.shape[1])
+    # How often each value occurs in each cell: few of the many combinations do.
+    shape = len(levels), len(cells)
+    occurs = csr_array((np.ones(len(values), np.int64), (level, cell)), shape=shape)
+    found = np.empty(len(weights))
+    step = max(1, _HELD // max(shape))
+    for begin in range(0, len(weights), step):
+        rows = slice(begin, begin + step)
+        drawn = weights[rows][:, stretch] * subject_weights[rows][:, person]
+        found[rows] = _median_of_counts((occurs @ drawn.T).T, levels, float(np.median(values)))
+    return found
+
+
+def _median_of_counts(counts: np.ndarray, levels: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    """Median of sorted `levels` (m,) that occur as often as every row of `counts` (n, m) says; `empty` where none does."""
+    total = np.cumsum(counts, axis=1)
     n = total[:, -1]
     lower = (total >= ((n + 1) // 2)[:, None]).argmax(axis=1)
     upper = (total >= (n // 2 + 1)[:, None]).argmax(axis=1)
-    return (ordered[lower] + ordered[upper]) / 2
+    return np.where(n > 0, (levels[lower] + levels[upper]) / 2, empty)
 
 
-def interval(distribution: np.ndarray, blocks: int, confidence: float) -> tuple[float, float]:
+def effective_units(sources: Mapping[str, tuple[np.ndarray, int]]) -> float:
+    """How many independent units an interval rests on, where several kinds are resampled together.
+
+    Parameters
+    ----------
+    sources : mapping of name to (distribution, units)
+        The statistic when that kind alone is resampled, and how many of them there are.
+
+    Returns
+    -------
+    units : float
+        One more than the degrees of freedom of a sum of variances (Satterthwaite 1946, *An approximate distribution of
+        estimates of variance components*, Biometrics Bulletin 2); 1 where a kind has a single unit.
+    """
+    if any(units < 2 for _, units in sources.values()):
+        return 1.0
+    variances = np.array([np.var(distribution) for distribution, _ in sources.values()])
+    freedom = np.array([units - 1 for _, units in sources.values()], float)
+    if variances.sum() <= 0:
+        return float(freedom.min() + 1)
+    return float(variances.sum() ** 2 / (variances**2 / freedom).sum() + 1)
+
+
+def interval(distribution: np.ndarray, blocks: float, confidence: float) -> tuple[float, float]:
     """The expanded percentile interval of a bootstrap distribution.
 
     Plain percentile intervals are too narrow for few blocks; the expansion (Hesterberg 2015, *What teachers
     should know about the bootstrap*, The American Statistician 69, section 4) uses the quantiles that give the
     t interval its coverage, and keeps the interval inside the range of the statistic.
+
+    Parameters
+    ----------
+    distribution : float array of shape (resamples,)
+    blocks : float
+        Independent units that were resampled; see `effective_units`.
+    confidence : float
 
     Returns
     -------
@@ -132,12 +208,20 @@ def swap_test(
         swap = rng.integers(0, 2, size=(permutations, blocks))
     if metric in LOWER_IS_BETTER:
         seeds = min(len(first), len(second))
-        chosen = swap[:, block].astype(bool)
-        null = np.zeros(len(swap))
-        observed = 0.0
+        null, observed = np.zeros(len(swap)), 0.0
         for a, b in zip(first[:seeds], second[:seeds], strict=True):
-            null += np.median(np.where(chosen, b, a), axis=1) - np.median(np.where(chosen, a, b), axis=1)
             observed += float(np.median(a) - np.median(b))
+            levels, level = np.unique(np.concatenate([a, b]), return_inverse=True)
+            own, other = (
+                np.bincount(block * len(levels) + part, minlength=blocks * len(levels)).reshape(blocks, -1)
+                for part in np.split(level, 2)
+            )
+            step = max(1, _HELD // len(levels))
+            for begin in range(0, len(swap), step):
+                rows = slice(begin, begin + step)
+                moved = swap[rows].astype(float) @ (other - own).astype(float)
+                kept, given = own.sum(axis=0) + moved, other.sum(axis=0) - moved
+                null[rows] += _median_of_counts(kept, levels) - _median_of_counts(given, levels)
     else:
         difference = np.bincount(block, first.mean(axis=0) - second.mean(axis=0), minlength=blocks)
         null = (1 - 2 * swap) @ difference

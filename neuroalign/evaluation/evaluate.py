@@ -4,13 +4,15 @@ Tables (all long format, one number per row; ``n/a`` where it cannot be said)
 -----------------------------------------------------------------------------
 ``metrics.tsv``
     `model, seed, subject, direction, gallery, gallery_size, exclude_s, metric, value, ci_low, ci_high, chance, p_value,
-    n_queries`. `subject` is "all" for the pool. `gallery` is ``full`` or ``<N>-way``; `gallery_size` counts the
-    true clip and is the mean over queries where neighbours are excluded. With several seeds, rows with `seed` "all"
-    hold the mean over seeds. Test queries of all folds are pooled; each is ranked in the gallery of its fold.
+    n_queries`. `subject` is "all" for the pool. `gallery` is ``full``, ``stimulus`` (clips of the true one's own stimulus;
+    no rows where a subject's test clips are all of one) or ``<N>-way``; `gallery_size` counts the true clip and is the mean
+    over queries where it varies. With several seeds, rows with `seed` "all" hold the mean over seeds, and their intervals
+    also resample seeds. Test queries of all folds are pooled; each is ranked in the gallery of its fold. What intervals
+    resample: `evaluation.statistics`.
 ``comparisons.tsv``
     Paired differences (`model_a` minus `model_b`, means over seeds) between NeuroAlign and every other model on the
     queries both have. For `median_rank` a negative difference favours `model_a`. The p-value is two-sided, from
-    exchanging the models block by block.
+    exchanging the models block by block: it speaks about other clips, the interval about what `evaluate.resample` says.
 ``controls.tsv``
     See `evaluation.controls`.
 ``ceilings.tsv``
@@ -42,8 +44,8 @@ from neuroalign.evaluation.baselines._data import lag_for, material
 from neuroalign.evaluation.controls import controls_table
 from neuroalign.evaluation.leakage import check_split
 from neuroalign.evaluation.retrieval import near_clips, outranked
-from neuroalign.evaluation.scores import SubjectScores, read_scores
-from neuroalign.evaluation.statistics import Judge, Measure, average
+from neuroalign.evaluation.scores import Cache, ScoreFileReader, SubjectScores
+from neuroalign.evaluation.statistics import Judge, Measure, average, difference
 from neuroalign.evaluation.trials import DIRECTIONS, Trials, make_trials, order_scores
 from neuroalign.io import write_json, write_tsv
 from neuroalign.pairs.store import PairedDataset, read_pairs
@@ -100,8 +102,10 @@ RANKING_COLUMNS = (
 
 # By model, direction and seed: the trials of all subjects and folds.
 TrialsOf = dict[str, dict[str, dict[int, list[Trials]]]]
-# By model, direction, seed and subject (or "all").
-MeasuresOf = dict[str, dict[str, dict[int, dict[str, list[Measure]]]]]
+# By subject (or "all").
+MeasuresOf = dict[str, list[Measure]]
+# With fewer blocks an interval is little more than the range of what was seen.
+FEW_BLOCKS = 10
 
 
 @dataclass(frozen=True)
@@ -168,18 +172,11 @@ def evaluate(
         check_split(pairs.clips, guard_s)
     trials = _read(score_files, parts)
     judge = Judge(config)
-    measures = {
-        model: {
-            direction: {seed: judge.measure(items) for seed, items in seeds.items()}
-            for direction, seeds in directions.items()
-        }
-        for model, directions in trials.items()
-    }
-    log.info("measured %d models", len(measures))
+    metrics, comparisons = _metrics_and_comparisons(trials, judge, config)
     main = MODEL if MODEL in trials else next(iter(trials))
     return Results(
-        metrics=_metrics(measures, config),
-        comparisons=_comparisons(trials, measures, config),
+        metrics=metrics,
+        comparisons=comparisons,
         controls=controls_table(
             main, {d: list(seeds.values()) for d, seeds in trials[main].items()}, parts, config
         ),
@@ -217,6 +214,7 @@ def _read(score_files: Sequence[ScoreFile], parts: Sequence[PairedDataset]) -> T
     folds: dict[tuple[str, int], set[int]] = {}
     found: TrialsOf = {}
     silent: dict[str, bool] = {}
+    cache = Cache()
     for file in sorted(score_files, key=lambda f: (f.model != MODEL, f.seed, f.fold)):
         if file.fold in folds.setdefault((file.model, file.seed), set()):
             raise UserError(f"Model '{file.model}', seed {file.seed}, fold {file.fold} is given twice.")
@@ -224,7 +222,7 @@ def _read(score_files: Sequence[ScoreFile], parts: Sequence[PairedDataset]) -> T
             raise UserError(f"{file.path} is of fold {file.fold}, but the split has {len(parts)}.")
         folds[file.model, file.seed].add(file.fold)
         clips = parts[file.fold].clips
-        scores = read_scores(file.path)
+        scores = ScoreFileReader(file.path, cache).subjects()
         if not scores:
             raise UserError(f"{file.path} holds no scores; is there any test clip?")
         for subject in sorted(scores):
@@ -248,53 +246,90 @@ def _read(score_files: Sequence[ScoreFile], parts: Sequence[PairedDataset]) -> T
     return found
 
 
-def _metrics(measures: MeasuresOf, config: Evaluate) -> pd.DataFrame:
-    rows = []
-    for model, directions in measures.items():
-        for direction, seeds in directions.items():
-            named: list[tuple[int | str, dict[str, list[Measure]]]] = list(seeds.items())
-            if len(seeds) > 1:
-                named.append(("all", _mean_over_seeds(seeds)))
-            for seed, subjects in named:
-                for subject, found in subjects.items():
-                    about = {"model": model, "seed": seed, "subject": subject, "direction": direction}
-                    rows += [about | measure.row(config.confidence) for measure in found]
-    return pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
-
-
-def _mean_over_seeds(seeds: Mapping[int, Mapping[str, list[Measure]]]) -> dict[str, list[Measure]]:
-    found = list(seeds.values())
-    return {
-        name: [average(same) for same in zip(*(f[name] for f in found), strict=True)] for name in found[0]
-    }
-
-
-def _comparisons(trials: TrialsOf, measures: MeasuresOf, config: Evaluate) -> pd.DataFrame:
-    """NeuroAlign against everything else, on the queries both have."""
-    rows = []
+def _metrics_and_comparisons(
+    trials: TrialsOf, judge: Judge, config: Evaluate
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure every model, and NeuroAlign against it; of one model beside NeuroAlign the measures are in memory."""
     plain = Judge(config, rotations=False)
-    for other in [name for name in trials if name != MODEL and MODEL in trials]:
-        for direction in DIRECTIONS:
-            own, their = trials[MODEL][direction], trials[other][direction]
-            shared = _shared(next(iter(own.values())), next(iter(their.values())), other)
-            found = []
-            for name, seeds in ((MODEL, own), (other, their)):
-                known = measures[name][direction]
-                if any(len(shared) != len(items) for items in seeds.values()):
-                    known = {
-                        seed: plain.measure([t for t in items if (t.subject, t.fold) in shared])
-                        for seed, items in seeds.items()
+    rows: dict[str, list[dict[str, object]]] = {model: [] for model in trials}
+    compared: dict[str, list[dict[str, object]]] = {model: [] for model in trials}
+    for direction in DIRECTIONS:
+        own: MeasuresOf = {}
+        for model, directions in trials.items():
+            found = _measured(directions[direction], judge, config, {"model": model}, direction, rows[model])
+            log.info("measured %s, %s", model, direction)
+            if model == MODEL:
+                own = found
+                continue
+            if MODEL not in trials:
+                continue
+            seeds = trials[MODEL][direction], directions[direction]
+            shared = _shared(next(iter(seeds[0].values())), next(iter(seeds[1].values())), model)
+            pair = []
+            for known, given in zip((own, found), seeds, strict=True):
+                if any(len(shared) != len(items) for items in given.values()):
+                    only = {
+                        seed: [t for t in items if (t.subject, t.fold) in shared]
+                        for seed, items in given.items()
                     }
-                found.append(_mean_over_seeds(known))
-            for subject in found[0]:
-                about = {"model_a": MODEL, "model_b": other, "subject": subject, "direction": direction}
-                second = {m.key: m for m in found[1][subject]}
-                rows += [
-                    about | _difference(m, second[m.key], config)
-                    for m in found[0][subject]
-                    if m.key in second
+                    known = _measured(only, plain, config, {}, direction, [])
+                pair.append(known)
+            for subject, measures in pair[0].items():
+                about = {"model_a": MODEL, "model_b": model, "subject": subject, "direction": direction}
+                second = {m.key: m for m in pair[1].get(subject, [])}
+                compared[model] += [
+                    about | _difference(m, second[m.key], config) for m in measures if m.key in second
                 ]
-    return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
+    _warn_of_few_blocks(own or found, config)
+    return (
+        pd.DataFrame([row for found in rows.values() for row in found], columns=list(METRIC_COLUMNS)),
+        pd.DataFrame([row for found in compared.values() for row in found], columns=list(COMPARISON_COLUMNS)),
+    )
+
+
+def _measured(
+    seeds: Mapping[int, Sequence[Trials]],
+    judge: Judge,
+    config: Evaluate,
+    about: Mapping[str, object],
+    direction: str,
+    rows: list[dict[str, object]],
+) -> MeasuresOf:
+    """The mean over seeds of one model and direction; rows of every seed (and of the mean) are added to `rows`."""
+    each = []
+    for seed, items in seeds.items():
+        measured = judge.measure(items)
+        each.append(measured)
+        rows += _rows(measured, {**about, "seed": seed}, direction, config)
+    if len(each) == 1:
+        return each[0]
+    mean = {
+        name: [average(same, config.seed) for same in zip(*(found[name] for found in each), strict=True)]
+        for name in each[0]
+    }
+    rows += _rows(mean, {**about, "seed": "all"}, direction, config)
+    return mean
+
+
+def _rows(measured: MeasuresOf, about: Mapping[str, object], direction: str, config: Evaluate):
+    return [
+        {**about, "subject": subject, "direction": direction, **measure.row(config.confidence)}
+        for subject, found in measured.items()
+        for measure in found
+    ]
+
+
+def _warn_of_few_blocks(measured: MeasuresOf, config: Evaluate) -> None:
+    few = {
+        name: found[0].blocks for name, found in measured.items() if found and found[0].blocks < FEW_BLOCKS
+    }
+    if few:
+        name = "all" if "all" in few else next(iter(few))
+        log.warning(
+            "The test clips of %s make %d blocks of %g s (evaluate.block_s), fewer than %d: intervals rest on few "
+            "independent stretches and are rough; hold out more.",
+            *("all subjects" if name == "all" else f"subject {name}", few[name], config.block_s, FEW_BLOCKS),
+        )
 
 
 def _shared(first: list[Trials], second: list[Trials], name: str) -> set[tuple[str, int]]:
@@ -314,13 +349,14 @@ def _shared(first: list[Trials], second: list[Trials], name: str) -> set[tuple[s
 
 
 def _difference(first: Measure, second: Measure, config: Evaluate) -> dict[str, object]:
-    low, high = bootstrap.interval(first.distribution - second.distribution, first.blocks, config.confidence)
+    value, distribution, units = difference(first, second)
+    low, high = bootstrap.interval(distribution, units, config.confidence)
     rng = np.random.default_rng([config.seed, 3])
     return {
         "gallery": first.gallery,
         "exclude_s": first.exclude_s,
         "metric": first.metric,
-        "difference": first.value - second.value,
+        "difference": value,
         "ci_low": low,
         "ci_high": high,
         "p_value": bootstrap.swap_test(
@@ -357,8 +393,9 @@ def _rankings(trials: TrialsOf) -> pd.DataFrame:
             for seed, items in seeds.items():
                 for t in items:
                     nothing = near_clips(t.stimulus, t.start_s, t.duration_s, 0.0)
-                    higher, tied, _ = outranked(t.scores, nothing).at(t.query, t.candidate)
-                    best = np.argsort(-t.scores, axis=1, kind="stable")[:, :SHOWN]
+                    scores = t.scores
+                    higher, tied, _ = outranked(scores, nothing).at(t.query, t.candidate)
+                    best = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]
                     for i, row in enumerate(t.rows):
                         shown = [t.clips[c] for c in best[t.query[i]]]
                         rows.append(

@@ -59,18 +59,32 @@ class Rotations:
         shifts : dict of run key to int array of shape (permutations,)
             The rotations used, in positions; see `distinct`.
         """
-        onset_s = np.asarray(onset_s, float)
         source = np.empty((self.permutations, len(onset_s)), np.int64)
+        found = self.runs(runs, onset_s)
+        for order, shifts in found.values():
+            positions = (np.arange(len(order))[None] + shifts[:, None]) % len(order)
+            source[:, order] = order[positions]
+        return source, {run: shifts for run, (_, shifts) in found.items()}
+
+    def runs(
+        self, runs: Sequence[Hashable], onset_s: np.ndarray
+    ) -> dict[Hashable, tuple[np.ndarray, np.ndarray]]:
+        """The presentations of each run in order of time, and by how many places each permutation rotates them.
+
+        Returns
+        -------
+        dict of run key to (order, shifts)
+            Int arrays of shape (presentations of the run,) and (permutations,).
+        """
+        onset_s = np.asarray(onset_s, float)
         members: dict[Hashable, list[int]] = {}
         for i, run in enumerate(runs):
             members.setdefault(run, []).append(i)
-        shifts = {}
+        found = {}
         for run, where in members.items():
             order = np.array(where)[np.argsort(onset_s[where], kind="stable")]
-            shifts[run] = (self._draw(run) * len(order)).astype(np.int64)
-            positions = (np.arange(len(order))[None] + shifts[run][:, None]) % len(order)
-            source[:, order] = order[positions]
-        return source, shifts
+            found[run] = order, (self._draw(run) * len(order)).astype(np.int64)
+        return found
 
 
 def distinct(shifts: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,9 @@ Conventions
 Ties
     A metric is its *expectation under random tie breaking*. If `g` candidates score higher than the true one
     and `e` others score the same, the true one is equally likely at each of the ranks g+1 … g+e+1. A score that
-    is constant therefore gives exactly chance, never rank 1.
+    is constant therefore gives exactly chance, never rank 1. Top-k is thus the share of these ranks that are at most k
+    (expected hits), MRR the mean of their inverses, and what enters the median rank is their mean, the mid-rank
+    g + 1 + e/2.
 Neighbours
     With `exclude_s` > 0, candidates of the same stimulus whose interval lies less than `exclude_s` seconds from
     the true clip's interval (gap between end of one and start of the other; touching or overlapping is 0) leave the
@@ -25,11 +27,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import hypergeom
+from scipy.special import gammaln
 
 TOP = {"top1": 1, "top5": 5, "top10": 10}
 METRICS = (*TOP, "mrr", "median_rank")
 LOWER_IS_BETTER = frozenset({"median_rank"})
+# Numbers held at once while neighbours are taken out, or distractors drawn.
+_GATHERED = 4_000_000
 
 
 def near_clips(
@@ -84,7 +88,7 @@ class Outranked:
         return self.higher[query, candidate], self.tied[query, candidate], self.size[candidate]
 
 
-def outranked(scores: np.ndarray, near: np.ndarray) -> Outranked:
+def outranked(scores: np.ndarray, near: np.ndarray, stimulus: np.ndarray | None = None) -> Outranked:
     """Count, for every query and candidate, the candidates that score higher or the same.
 
     Parameters
@@ -92,6 +96,8 @@ def outranked(scores: np.ndarray, near: np.ndarray) -> Outranked:
     scores : float array of shape (queries, candidates)
     near : bool array of shape (candidates, candidates)
         See `near_clips`.
+    stimulus : array of str, shape (candidates,), optional
+        If given, the gallery of a candidate is its own stimulus alone.
 
     Raises
     ------
@@ -101,23 +107,60 @@ def outranked(scores: np.ndarray, near: np.ndarray) -> Outranked:
     scores = np.asarray(scores)
     if not np.isfinite(scores).all():
         raise ValueError("the score matrix holds values that are not finite")
+    sizes = gallery_sizes(near, stimulus)
+    if stimulus is None:
+        return Outranked(*_counts(scores, near), sizes)
+    higher, tied = (np.empty(scores.shape, np.int32) for _ in range(2))
+    for name in np.unique(stimulus):
+        own = np.flatnonzero(np.asarray(stimulus) == name)
+        higher[:, own], tied[:, own] = _counts(scores[:, own], near[np.ix_(own, own)])
+    return Outranked(higher, tied, sizes)
+
+
+def gallery_sizes(near: np.ndarray, stimulus: np.ndarray | None = None) -> np.ndarray:
+    """Size of the gallery when each candidate is the true one: int array of shape (candidates,)."""
+    if stimulus is None:
+        return len(near) - near.sum(axis=1)
+    _, label, count = np.unique(stimulus, return_inverse=True, return_counts=True)
+    # Neighbours are of the same stimulus.
+    return count[label] - near.sum(axis=1)
+
+
+def _counts(scores: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`higher` and `tied` of every query and candidate, all at once: runs of equal scores in sorted rows."""
     queries, candidates = scores.shape
-    higher = np.empty((queries, candidates), np.int32)
-    tied = np.empty((queries, candidates), np.int32)
-    for row in range(queries):
-        ordered = np.sort(scores[row])
-        left = np.searchsorted(ordered, scores[row], "left")
-        right = np.searchsorted(ordered, scores[row], "right")
-        higher[row] = candidates - right
-        tied[row] = right - left - 1
-    for true in np.flatnonzero(near.any(axis=1)):
-        others, own = scores[:, near[true]], scores[:, true, None]
-        higher[:, true] -= (others > own).sum(axis=1, dtype=np.int32)
-        tied[:, true] -= (others == own).sum(axis=1, dtype=np.int32)
-    return Outranked(higher, tied, candidates - near.sum(axis=1))
+    if not scores.size:
+        return np.zeros(scores.shape, np.int32), np.zeros(scores.shape, np.int32)
+    order = np.argsort(scores, axis=1)
+    ordered = np.take_along_axis(scores, order, axis=1)
+    place = np.broadcast_to(np.arange(candidates, dtype=np.int32), scores.shape)
+    starts = np.ones(scores.shape, bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    left = np.maximum.accumulate(np.where(starts, place, 0), axis=1)
+    ends = np.ones(scores.shape, bool)
+    ends[:, :-1] = starts[:, 1:]
+    right = np.minimum.accumulate(np.where(ends, place, candidates)[:, ::-1], axis=1)[:, ::-1]
+    higher, tied = (np.empty(scores.shape, np.int32) for _ in range(2))
+    np.put_along_axis(higher, order, candidates - 1 - right, axis=1)
+    np.put_along_axis(tied, order, right - left, axis=1)
+    true, other = np.nonzero(near)
+    if not len(true):
+        return higher, tied
+    columns, first, count = np.unique(true, return_index=True, return_counts=True)
+    # In groups of candidates, so that the gathered neighbours stay small beside the matrix.
+    group = np.cumsum(count * queries) // _GATHERED
+    for number in np.unique(group):
+        own = group == number
+        span = slice(first[own][0], first[own][-1] + count[own][-1])
+        begins = first[own] - span.start
+        others, truth = scores[:, other[span]], scores[:, true[span]]
+        higher[:, columns[own]] -= np.add.reduceat(others > truth, begins, axis=1, dtype=np.int32)
+        tied[:, columns[own]] -= np.add.reduceat(others == truth, begins, axis=1, dtype=np.int32)
+    return higher, tied
 
 
-@lru_cache(maxsize=4096)
+# Bounded: a table has as many numbers as its gallery has candidates.
+@lru_cache(maxsize=512)
 def value_table(metric: str, size: int, ways: int, draws: int = 0, seed: int = 0) -> np.ndarray:
     """The value of a metric for a query whose true clip is beaten by b = 0 … size - 1 candidates.
 
@@ -145,15 +188,45 @@ def value_table(metric: str, size: int, ways: int, draws: int = 0, seed: int = 0
         return _value(metric, better)
     if draws:
         rng = np.random.default_rng([seed, size, ways])
-        drawn = rng.hypergeometric(better, size - 1 - better, ways - 1, size=(draws, size))
-        return _value(metric, drawn).mean(axis=0)
+        total, step = np.zeros(size), max(1, _GATHERED // size)
+        for begin in range(0, draws, step):
+            shape = (min(step, draws - begin), size)
+            total += _value(metric, rng.hypergeometric(better, size - 1 - better, ways - 1, shape)).sum(
+                axis=0
+            )
+        return total / draws
     if metric in TOP:
-        return hypergeom.cdf(TOP[metric] - 1, size - 1, better, ways - 1)
+        return _chance_of_few(size, ways)[TOP[metric] - 1].copy()
     if metric == "median_rank":
         return 1 + better * (ways - 1) / (size - 1)
-    drawn = np.arange(ways)
-    chances = hypergeom.pmf(drawn[None], size - 1, better[:, None], ways - 1)
-    return chances @ _value(metric, drawn)
+    # The mean of 1 / (x + 1) over a hypergeometric x: (x + 1) C(b + 1, x + 1) = (b + 1) C(b, x) turns the sum into one over
+    # another hypergeometric, of which only its first term is missing: C(M - b - 1, N) / C(M, N).
+    factorial = gammaln(np.arange(size + 1) + 1.0)
+    left = size - better - 1
+    none = np.where(left >= ways, factorial[left] - factorial[np.maximum(left - ways, 0)], -np.inf)
+    none = np.exp(none - factorial[size] + factorial[size - ways])
+    return size / (ways * (better + 1)) * (1 - none)
+
+
+@lru_cache(maxsize=64)
+def _chance_of_few(size: int, ways: int) -> np.ndarray:
+    """Hypergeometric chances that at most x = 0 … 9 of b better candidates are drawn: shape (10, size)."""
+    factorial = gammaln(np.arange(size + 1) + 1.0)
+
+    def log_choose(n: np.ndarray, k: int) -> np.ndarray:
+        if k < 0:
+            return np.full(np.shape(n), -np.inf)
+        return np.where(n >= k, factorial[n] - factorial[k] - factorial[np.maximum(n - k, 0)], -np.inf)
+
+    better = np.arange(size)
+    others = log_choose(np.array(size - 1), ways - 1)
+    return np.cumsum(
+        [
+            np.exp(log_choose(better, x) + log_choose(size - 1 - better, ways - 1 - x) - others)
+            for x in range(max(TOP.values()))
+        ],
+        axis=0,
+    )
 
 
 def _value(metric: str, better: np.ndarray) -> np.ndarray:

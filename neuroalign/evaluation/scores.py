@@ -7,8 +7,9 @@ methods can only come from the methods.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,14 @@ class SubjectScores:
         Row of the clip table of each test window.
     gallery : list of str
         Clip ids of the candidates, without duplicates: every test content this subject saw.
-    parts : dict of str to float32 array of shape (queries, candidates)
+    parts : mapping of str to float32 array of shape (queries, candidates)
         Similarity matrices. NeuroAlign writes `fused`, `continuous` and `quantised`, with captions also `video_only` and
         `text`; a baseline `score`.
     """
 
     clip_rows: np.ndarray
     gallery: list[str]
-    parts: dict[str, np.ndarray]
+    parts: Mapping[str, np.ndarray]
 
 
 def write_scores(
@@ -61,3 +62,92 @@ def read_scores(path: str | os.PathLike) -> dict[str, SubjectScores]:
             )
             for subject, group in file.get("subjects", {}).items()
         }
+
+
+@dataclass(frozen=True)
+class StoredParts(Mapping):
+    """The matrices of one subject in a score file, read when they are asked for.
+
+    Attributes
+    ----------
+    file : ScoreFileReader
+    subject : str
+    names : sequence of str
+    rows, columns : int arrays, optional
+        In which order to hand out windows and candidates; as stored if absent.
+    """
+
+    file: ScoreFileReader
+    subject: str
+    names: Sequence[str]
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    def __getitem__(self, part: str) -> np.ndarray:
+        if part not in self.names:
+            raise KeyError(part)
+        matrix = self.file.matrix(self.subject, part)
+        matrix = matrix if self.rows is None else matrix[self.rows]
+        return matrix if self.columns is None else matrix[:, self.columns]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Cache:
+    """Matrices read most recently, up to a number of bytes: small studies are read once, large ones never held whole."""
+
+    def __init__(self, limit: int = 512 * 2**20):
+        self.limit, self.held = limit, 0
+        self._items: OrderedDict[tuple[str, str, str], np.ndarray] = OrderedDict()
+
+    def get(self, key: tuple[str, str, str], read) -> np.ndarray:
+        """The matrix of a key, from `read()` if it is not held."""
+        if key in self._items:
+            self._items.move_to_end(key)
+            return self._items[key]
+        found = read()
+        self._items[key] = found
+        self.held += found.nbytes
+        while self.held > self.limit and len(self._items) > 1:
+            self.held -= self._items.popitem(last=False)[1].nbytes
+        return found
+
+
+@dataclass(frozen=True)
+class ScoreFileReader:
+    """A score file of which only what is asked for is read.
+
+    Attributes
+    ----------
+    path : path
+    cache : Cache
+        May be shared by many files.
+    """
+
+    path: str | os.PathLike
+    cache: Cache = field(default_factory=Cache)
+
+    def subjects(self) -> dict[str, SubjectScores]:
+        """Windows and galleries of all subjects; the matrices stay in the file."""
+        with open_hdf5(self.path) as file:
+            return {
+                subject: SubjectScores(
+                    group["clip_row"][()],
+                    read_strings(group["gallery"]),
+                    StoredParts(self, subject, tuple(group["parts"])),
+                )
+                for subject, group in file.get("subjects", {}).items()
+            }
+
+    def matrix(self, subject: str, part: str) -> np.ndarray:
+        """One matrix, as stored: float32 array of shape (queries, candidates)."""
+
+        def read() -> np.ndarray:
+            with open_hdf5(self.path) as file:
+                return file[f"subjects/{subject}/parts/{part}"][()]
+
+        return self.cache.get((os.fspath(self.path), subject, part), read)

@@ -1,19 +1,31 @@
 """One group of trials, all its metrics: value, interval, chance and p-value.
 
-A *group* is what is pooled into one number: the trials of one subject over folds, or of all subjects. Statistics of
-several seeds are averages of the statistics of each (`average`), with the same resamples and rotations in each seed.
+A *group* is what is pooled into one number: the trials of one subject over folds, or of all subjects.
+
+What intervals resample
+    Blocks of clips, always; in the pool of all subjects also the subjects, unless ``evaluate.resample`` is ``clips``; in the
+    mean over seeds (`average`) also the seeds. All are drawn independently, blocks and subjects the same for every method and
+    seed, so that differences are paired.
+
+What p-values rotate
+    See `evaluation.permutation`. The null of a mean is exact. That of a median is a histogram of ranks by permutation,
+    so that it needs no more memory for more queries: full galleries of up to 1024 candidates in half ranks (exact), others
+    in 1/2048 of the gallery, N-way in 1/512 of N; the value that it is compared with is binned alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from neuroalign.config.evaluate import Evaluate
 from neuroalign.evaluation import bootstrap, permutation, retrieval
 from neuroalign.evaluation.trials import Trials
+
+Sources = Mapping[str, tuple[np.ndarray, int]]
+_FULL_BINS, _WAYS_BINS = 2048, 512
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Measure:
     Attributes
     ----------
     gallery : str
-        ``full`` or ``<N>-way``.
+        ``full``, ``stimulus`` or ``<N>-way``.
     size : float
         Mean number of candidates per query, the true one included.
     exclude_s : float
@@ -34,8 +46,13 @@ class Measure:
         Bootstrap block of each query.
     value : float
     distribution : float array of shape (resamples,)
+        All that is resampled at once.
+    sources : mapping of str to (float array of shape (resamples,), int)
+        By what is resampled (``clips``, ``subjects``, ``seeds``): the distribution when it alone is, and how many there are.
     null : float array of shape (distinct rotations,)
         Empty where no p-value was asked for.
+    observed : float
+        The value as the null has it (medians are binned).
     chance : float
     """
 
@@ -48,7 +65,9 @@ class Measure:
     value: float
     distribution: np.ndarray
     null: np.ndarray
+    observed: float
     chance: float
+    sources: Sources = field(default_factory=dict)
 
     @property
     def key(self) -> tuple:
@@ -62,12 +81,13 @@ class Measure:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Confidence interval of the value."""
-        return bootstrap.interval(self.distribution, self.blocks, confidence)
+        units = bootstrap.effective_units(self.sources)
+        return bootstrap.interval(self.distribution, units, confidence)
 
     @property
     def p_value(self) -> float:
         """One-sided: how often a rotated pairing does at least as well."""
-        return permutation.p_value(self.value, self.null, self.metric in retrieval.LOWER_IS_BETTER)
+        return permutation.p_value(self.observed, self.null, self.metric in retrieval.LOWER_IS_BETTER)
 
     def row(self, confidence: float) -> dict[str, object]:
         """The columns of ``metrics.tsv`` from `gallery` on."""
@@ -86,9 +106,31 @@ class Measure:
         }
 
 
-def average(measures: Sequence[Measure]) -> Measure:
-    """The mean over seeds of one metric of one group."""
-    first = measures[0]
+def average(measures: Sequence[Measure], seed: int | None = None) -> Measure:
+    """The mean over seeds of one metric of one group.
+
+    Parameters
+    ----------
+    measures : sequence of Measure
+        One per seed.
+    seed : int, optional
+        If given, intervals also resample the n seeds: each resample takes the mean over n - 1 of them, drawn with replacement,
+        whose variance is that of the mean of n. The draws are the same for every metric and method with as many seeds.
+    """
+    first, n = measures[0], len(measures)
+    distributions = np.stack([m.distribution for m in measures])
+    sources = {
+        name: (np.mean([m.sources[name][0] for m in measures], axis=0), units)
+        for name, (_, units) in first.sources.items()
+    }
+    value = np.array([m.value for m in measures])
+    if seed is None or n < 2:
+        distribution = distributions.mean(axis=0)
+    else:
+        rng = np.random.default_rng([seed, 5, n])
+        drawn = rng.multinomial(n - 1, np.full(n, 1 / n), size=distributions.shape[1]) / (n - 1)
+        distribution = np.einsum("rs,sr->r", drawn, distributions)
+        sources["seeds"] = drawn @ value, n
     return Measure(
         first.gallery,
         first.size,
@@ -96,11 +138,74 @@ def average(measures: Sequence[Measure]) -> Measure:
         first.metric,
         np.concatenate([m.values for m in measures]),
         first.block,
-        float(np.mean([m.value for m in measures])),
-        np.mean([m.distribution for m in measures], axis=0),
+        float(value.mean()),
+        distribution,
         np.mean([m.null for m in measures], axis=0),
+        float(np.mean([m.observed for m in measures])),
         first.chance,
+        sources,
     )
+
+
+def difference(first: Measure, second: Measure) -> tuple[float, np.ndarray, float]:
+    """Value, distribution and effective units of a paired difference (see `bootstrap.effective_units`)."""
+    sources = {}
+    for name in {**first.sources, **second.sources}:
+        found = [m.sources[name] for m in (first, second) if name in m.sources]
+        # A method with a single seed has no luck of seeds.
+        own = [m.sources[name][0] if name in m.sources else 0.0 for m in (first, second)]
+        sources[name] = own[0] - own[1], min(units for _, units in found)
+    spread = first.distribution - second.distribution
+    return first.value - second.value, spread, bootstrap.effective_units(sources)
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """Ranks from 1 to `top` in `count` bins."""
+
+    top: int
+    count: int
+
+    @property
+    def scale(self) -> float:
+        return (self.count - 1) / max(self.top - 1, 1)
+
+    def codes(self, ranks: np.ndarray) -> np.ndarray:
+        return np.rint((ranks - 1) * self.scale).astype(np.int64)
+
+    def table(self, ranks: np.ndarray) -> np.ndarray:
+        """Histogram of every row of ranks (n, m): int array of shape (n, count)."""
+        codes = self.codes(ranks) + np.arange(len(ranks))[:, None] * self.count
+        return np.bincount(codes.ravel(), minlength=len(ranks) * self.count).reshape(len(ranks), self.count)
+
+    def median(self, histograms: np.ndarray) -> np.ndarray:
+        """Median rank of every histogram (n, count)."""
+        total = np.cumsum(histograms, axis=1)
+        n = total[:, -1:]
+        middle = [(total >= half).argmax(axis=1) for half in ((n + 1) // 2, n // 2 + 1)]
+        return 1 + (middle[0] + middle[1]) / (2 * self.scale)
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A gallery with an exclusion: one set of rows of the table."""
+
+    exclude_s: float
+    gallery: str | int
+
+    @property
+    def ways(self) -> int | None:
+        return None if isinstance(self.gallery, str) else int(self.gallery)
+
+    @property
+    def name(self) -> str:
+        return str(self.gallery) if self.ways is None else f"{self.ways}-way"
+
+    def bins(self, largest: int) -> _Bins:
+        if self.ways is not None:
+            return _Bins(self.ways, _WAYS_BINS)
+        # Half ranks, where there is room for them.
+        return _Bins(largest, min(_FULL_BINS, 2 * largest - 1))
 
 
 class Judge:
@@ -114,20 +219,21 @@ class Judge:
 
     Notes
     -----
-    Ranks are computed once per trials and `exclude_s`; galleries, metrics, resamples and rotations only look them up.
+    Trials are looked at one after the other: of the score matrices one at a time is in memory. Ranks are computed once
+    per trials and exclusion; every rotation of a run is looked up once, however many permutations use it.
     """
 
     def __init__(self, config: Evaluate, rotations: bool = True):
         self.config = config
         self.rotations = permutation.Rotations(config.permutations, config.seed) if rotations else None
-        self._weights: dict[int, np.ndarray] = {}
+        self._weights: dict[tuple[int, ...], np.ndarray] = {}
 
-    def weights(self, blocks: int) -> np.ndarray:
-        """Bootstrap weights: the same for every method with that many blocks, so that differences are paired."""
-        if blocks not in self._weights:
-            rng = np.random.default_rng([self.config.seed, blocks])
-            self._weights[blocks] = bootstrap.resample_weights(blocks, self.config.bootstrap, rng)
-        return self._weights[blocks]
+    def weights(self, units: int, *kind: int) -> np.ndarray:
+        """Bootstrap weights: the same for every method with that many units, so that differences are paired."""
+        if (units, *kind) not in self._weights:
+            rng = np.random.default_rng([self.config.seed, units, *kind])
+            self._weights[units, *kind] = bootstrap.resample_weights(units, self.config.bootstrap, rng)
+        return self._weights[units, *kind]
 
     def measure(
         self, trials: Sequence[Trials], sources: Sequence[np.ndarray] | None = None
@@ -139,7 +245,7 @@ class Judge:
         trials : sequence of Trials
             One direction and seed; any number of subjects and folds.
         sources : sequence of int arrays of shape (pairs,), optional
-            Per trials, whose label each presentation takes (a control); the true pairing if absent.
+            Per trials, whose label each presentation takes (a control, without p-values); the true pairing if absent.
 
         Returns
         -------
@@ -149,86 +255,218 @@ class Judge:
             s: [i for i, t in enumerate(trials) if t.subject == s]
             for s in dict.fromkeys(t.subject for t in trials)
         }
-        if len(groups):
-            groups["all"] = list(range(len(trials)))
-        blocks = {
-            name: bootstrap.block_of(
-                np.concatenate([trials[i].pair_stimulus for i in members]),
-                np.concatenate([trials[i].pair_start_s for i in members]),
-                self.config.block_s,
-            )
-            for name, members in groups.items()
-        }
-        rotated, usable = self._rotate(trials, groups)
-        results: dict[str, list[Measure]] = {name: [] for name in groups}
-        for exclude_s in self.config.exclude_s:
-            true, null = [], []
-            for i, item in enumerate(trials):
-                near = retrieval.near_clips(item.stimulus, item.start_s, item.duration_s, exclude_s)
-                counts = retrieval.outranked(item.scores, near)
-                own = np.arange(len(item.query)) if sources is None else sources[i]
-                true.append(counts.at(*item.rotated(own)))
-                null.append(counts.at(*item.rotated(rotated[i])) if rotated else None)
-            smallest = min((int(sizes.min()) for _, _, sizes in true), default=0)
-            for gallery in dict.fromkeys(self.config.galleries):
-                if gallery != "full" and gallery > smallest:
-                    continue
-                for metric in retrieval.METRICS:
-                    for name, measure in self._groups(
-                        gallery, metric, exclude_s, true, null, groups, blocks, usable
-                    ):
-                        results[name].append(measure)
+        if not groups:
+            return {}
+        rotate = self.rotations is not None and sources is None
+        variants = self._variants(trials, sources)
+        largest = max(len(t.clips) for t in trials)
+        pool = _Null(self.config.permutations, largest) if rotate else None
+        values: dict[tuple[_Variant, str], list[np.ndarray]] = {}
+        sizes: dict[_Variant, list[np.ndarray]] = {}
+        for variant in variants:
+            sizes[variant] = [np.zeros(0)] * len(trials)
+            values |= {(variant, metric): [np.zeros(0)] * len(trials) for metric in retrieval.METRICS}
+        nulls: dict[str, _Null | None] = {}
+        for name, members in groups.items():
+            own = _Null(self.config.permutations, largest) if rotate else None
+            for i in members:
+                source = None if sources is None else sources[i]
+                self._look(
+                    trials[i], source, variants, [n for n in (own, pool) if n is not None], i, values, sizes
+                )
+            if own is not None:
+                own.finish()
+            nulls[name] = own
+        groups["all"], nulls["all"] = list(range(len(trials))), pool
+        if pool is not None:
+            pool.finish()
+        several = {name: any(len(set(trials[i].stimulus)) > 1 for i in own) for name, own in groups.items()}
+        results: dict[str, list[Measure]] = {}
+        for name, members in groups.items():
+            place = _Place.of([trials[i] for i in members], self.config.block_s)
+            results[name] = [
+                self._measure(
+                    variant,
+                    metric,
+                    np.concatenate([values[variant, metric][i] for i in members]),
+                    np.concatenate([sizes[variant][i] for i in members]),
+                    place,
+                    nulls[name],
+                )
+                for variant in variants
+                if variant.gallery != "stimulus" or several[name]
+                for metric in retrieval.METRICS
+            ]
         return results
 
-    def _rotate(
-        self, trials: Sequence[Trials], groups: dict[str, list[int]]
-    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        if self.rotations is None:
-            return [], {name: np.zeros(0, int) for name in groups}
-        rotated, shifts = [], []
-        for item in trials:
-            source, used = self.rotations.rotate(item.runs, item.onset_s)
-            rotated.append(source)
-            shifts.append(used)
-        usable = {
-            name: permutation.distinct([s for i in members for s in shifts[i].values()])
-            for name, members in groups.items()
-        }
-        return rotated, usable
+    def _variants(self, trials: Sequence[Trials], sources: Sequence[np.ndarray] | None) -> list[_Variant]:
+        """Galleries and exclusions that all queries allow."""
+        found = []
+        for exclude_s in self.config.exclude_s:
+            smallest = np.iinfo(np.int64).max
+            for i, item in enumerate(trials):
+                near = retrieval.near_clips(item.stimulus, item.start_s, item.duration_s, exclude_s)
+                own = np.arange(len(item.rows)) if sources is None else sources[i]
+                _, candidate = item.rotated(own)
+                smallest = min(smallest, int(retrieval.gallery_sizes(near)[candidate].min()))
+            found += [
+                _Variant(exclude_s, gallery)
+                for gallery in dict.fromkeys(self.config.galleries)
+                if isinstance(gallery, str) or gallery <= smallest
+            ]
+        return found
 
-    def _groups(self, gallery, metric, exclude_s, true, null, groups, blocks, usable):
-        ways = None if gallery == "full" else int(gallery)
-        options = {"ways": ways, "draws": self.config.draws, "seed": self.config.seed}
-        values = [retrieval.query_values(metric, *counts, **options) for counts in true]
-        shuffled = [
-            retrieval.query_values(metric, *counts, **options) for counts in null if counts is not None
-        ]
-        for name, members in groups.items():
-            own = np.concatenate([values[i] for i in members])
-            sizes = np.concatenate([true[i][2] for i in members])
-            block = blocks[name]
-            under_null = np.zeros(0)
-            if shuffled:
-                under_null = self._null(metric, [shuffled[i] for i in members], usable[name])
-            yield (
-                name,
-                Measure(
-                    "full" if ways is None else f"{ways}-way",
-                    float(sizes.mean() if ways is None else ways),
-                    exclude_s,
-                    metric,
-                    own[None],
-                    block,
-                    float(retrieval.summarise(metric, own)),
-                    bootstrap.bootstrap_distribution(metric, own, block, self.weights(int(block.max()) + 1)),
-                    under_null,
-                    retrieval.chance(metric, sizes, ways),
-                ),
-            )
+    def _look(self, item, source, variants, nulls, i, values, sizes):
+        """Fill in the values and sizes of one trials, and add its rotations to the nulls."""
+        scores = item.scores
+        runs = []
+        if nulls:
+            runs = list(self.rotations.runs(item.runs, item.onset_s).items())
+            tables = [item.rotation(order) for _, (order, _) in runs]
+            query, candidate = (np.concatenate([t[side].ravel() for t in tables]) for side in (0, 1))
+            for null in nulls:
+                null.used(shifts for _, (_, shifts) in runs)
+        else:
+            query, candidate = item.rotated(np.arange(len(item.rows)) if source is None else source)
+        for exclude_s in dict.fromkeys(v.exclude_s for v in variants):
+            near = retrieval.near_clips(item.stimulus, item.start_s, item.duration_s, exclude_s)
+            counts: dict[bool, tuple[np.ndarray, ...]] = {}
+            for variant in (v for v in variants if v.exclude_s == exclude_s):
+                alone = variant.gallery == "stimulus"
+                if alone not in counts:
+                    ranked = retrieval.outranked(scores, near, item.stimulus if alone else None)
+                    counts[alone] = ranked.at(query, candidate)
+                options = {"ways": variant.ways, "draws": self.config.draws, "seed": self.config.seed}
+                sizes[variant][i] = _true(counts[alone][2], runs)
+                for metric in retrieval.METRICS:
+                    found = retrieval.query_values(metric, *counts[alone], **options)
+                    values[variant, metric][i] = _true(found, runs)
+                    for null in nulls:
+                        null.add(variant, metric, _tables(found, runs))
 
-    @staticmethod
-    def _null(metric: str, parts: list[np.ndarray], usable: np.ndarray) -> np.ndarray:
-        if metric in retrieval.LOWER_IS_BETTER:
-            return retrieval.summarise(metric, np.concatenate([part[usable] for part in parts], axis=1))
-        total = sum(part[usable].sum(axis=1) for part in parts)
-        return total / sum(part.shape[1] for part in parts)
+    def _measure(
+        self,
+        variant: _Variant,
+        metric: str,
+        values: np.ndarray,
+        sizes: np.ndarray,
+        place: _Place,
+        null: _Null | None,
+    ) -> Measure:
+        blocks, people = int(place.block.max()) + 1, int(place.subject.max()) + 1
+        weights = self.weights(blocks)
+        clips = bootstrap.bootstrap_distribution(metric, values, place.block, weights)
+        distribution, sources = clips, {"clips": (clips, blocks)}
+        if people > 1 and self.config.resample == "clips_and_subjects":
+            drawn, once = self.weights(people, 1), np.ones_like(weights)
+            both = place.subject, drawn
+            distribution = bootstrap.bootstrap_distribution(metric, values, place.block, weights, *both)
+            alone = bootstrap.bootstrap_distribution(metric, values, place.block, once, *both)
+            sources["subjects"] = alone, people
+        value = float(retrieval.summarise(metric, values))
+        return Measure(
+            variant.name,
+            float(sizes.mean() if variant.ways is None else variant.ways),
+            variant.exclude_s,
+            metric,
+            values[None],
+            place.block,
+            value,
+            distribution,
+            np.zeros(0) if null is None else null.of(variant, metric),
+            value if null is None else null.binned(variant, metric, values),
+            retrieval.chance(metric, sizes, variant.ways),
+            sources,
+        )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """To which block and subject each query of a group belongs."""
+
+    block: np.ndarray
+    subject: np.ndarray
+
+    @classmethod
+    def of(cls, trials: Sequence[Trials], block_s: float) -> _Place:
+        stimulus = np.concatenate([t.pair_stimulus for t in trials])
+        start = np.concatenate([t.pair_start_s for t in trials])
+        people = np.repeat([t.subject for t in trials], [len(t.rows) for t in trials])
+        subject = np.unique(people, return_inverse=True)[1]
+        return cls(bootstrap.block_of(stimulus, start, block_s), subject.astype(np.int64))
+
+
+class _Null:
+    """The statistics of a group under every permutation, summed up trials by trials.
+
+    Parameters
+    ----------
+    permutations : int
+    largest : int
+        Candidates of the largest gallery.
+    """
+
+    def __init__(self, permutations: int, largest: int):
+        self.permutations, self.largest = permutations, largest
+        self._sums: dict[tuple[_Variant, str], np.ndarray] = {}
+        self._queries: dict[tuple[_Variant, str], int] = {}
+        self._shifts: list[np.ndarray] = []
+        self._found: dict[tuple[_Variant, str], np.ndarray] = {}
+
+    def used(self, shifts: Iterator[np.ndarray]) -> None:
+        """Note the rotations of the runs of one trials."""
+        self._shifts += shifts
+
+    def add(self, variant: _Variant, metric: str, tables: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Add runs: the values under every rotation (rotations, presentations), and the rotation each permutation uses."""
+        key = variant, metric
+        median = metric in retrieval.LOWER_IS_BETTER
+        bins = variant.bins(self.largest)
+        if key not in self._sums:
+            shape = (self.permutations, bins.count) if median else (self.permutations,)
+            self._sums[key], self._queries[key] = np.zeros(shape, np.int32 if median else float), 0
+        for values, shifts in tables:
+            per_rotation = bins.table(values).astype(np.int32) if median else values.sum(axis=1)
+            self._sums[key] += per_rotation[shifts]
+            self._queries[key] += values.shape[1]
+
+    def finish(self) -> None:
+        """Turn sums into statistics of the permutations that are distinct."""
+        usable = permutation.distinct(self._shifts)
+        for (variant, metric), sums in self._sums.items():
+            if metric in retrieval.LOWER_IS_BETTER:
+                found = variant.bins(self.largest).median(sums[usable])
+            else:
+                found = sums[usable] / self._queries[variant, metric]
+            self._found[variant, metric] = found
+        self._sums.clear()
+
+    def of(self, variant: _Variant, metric: str) -> np.ndarray:
+        """The null distribution."""
+        return self._found[variant, metric]
+
+    def binned(self, variant: _Variant, metric: str, values: np.ndarray) -> float:
+        """The statistic of these values, computed as the null was."""
+        if metric not in retrieval.LOWER_IS_BETTER:
+            return float(np.mean(values))
+        bins = variant.bins(self.largest)
+        return float(1 + np.median(bins.codes(values)) / bins.scale)
+
+
+def _tables(values: np.ndarray, runs: Sequence) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Per run: its values under every rotation (n, n), and the rotation of each permutation."""
+    begin = 0
+    for _, (order, shifts) in runs:
+        n = len(order)
+        yield values[begin : begin + n * n].reshape(n, n), shifts
+        begin += n * n
+
+
+def _true(values: np.ndarray, runs: Sequence) -> np.ndarray:
+    """The values of the true pairs: those of no rotation, where there are runs."""
+    if not runs:
+        return values
+    found = np.empty(sum(len(order) for _, (order, _) in runs), values.dtype)
+    for (_, (order, _)), (table, _) in zip(runs, _tables(values, runs), strict=True):
+        found[order] = table[0]
+    return found

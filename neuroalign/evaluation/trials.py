@@ -6,13 +6,14 @@ table, so that metrics, bootstrap and permutations need nothing else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from neuroalign.errors import UserError
-from neuroalign.evaluation.scores import SubjectScores
+from neuroalign.evaluation.scores import StoredParts, SubjectScores
 
 DIRECTIONS = ("fmri_to_video", "video_to_fmri")
 
@@ -25,7 +26,12 @@ class Trials:
     ----------
     subject : str
     fold : int
-    scores : float array of shape (queries, candidates)
+    parts : mapping of str to float array of shape (windows, candidates)
+    part : str
+        Which of them is scored; see `scores`.
+    pick : tuple of int arrays, optional
+        Windows and candidates that take part, turned into queries and candidates by a transposition where
+        `by_candidate`.
     query, candidate : int arrays of shape (pairs,)
         The true pairs. fMRI to video: every presentation is a query, its clip the candidate. Video to
         fMRI: every clip is a query; the candidates are one presentation of each clip, the first.
@@ -46,7 +52,9 @@ class Trials:
 
     subject: str
     fold: int
-    scores: np.ndarray
+    parts: Mapping[str, np.ndarray]
+    part: str
+    pick: tuple[np.ndarray, np.ndarray] | None
     query: np.ndarray
     candidate: np.ndarray
     by_candidate: bool
@@ -60,11 +68,44 @@ class Trials:
     runs: list[tuple]
     onset_s: np.ndarray
 
+    @property
+    def scores(self) -> np.ndarray:
+        """The score matrix, float array of shape (queries, candidates); read now where it is in a file."""
+        matrix = self.parts[self.part]
+        if self.pick is None:
+            return matrix
+        windows, columns = self.pick
+        return matrix[np.ix_(windows, columns)].T
+
+    def rotation(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs of one run under each of its rotations.
+
+        Parameters
+        ----------
+        order : int array of shape (n,)
+            The presentations of the run in order of time.
+
+        Returns
+        -------
+        query, candidate : int arrays of shape (n, n)
+            Row k: every presentation takes the label of the one k places later. Row 0 are the true pairs.
+        """
+        n = len(order)
+        return tuple(
+            np.broadcast_to(x, (n, n))
+            for x in self._labelled(order, order[(np.arange(n) + np.arange(n)[:, None]) % n])
+        )
+
     def rotated(self, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pairs when presentation i takes the label of presentation ``source[..., i]``: query, candidate."""
+        pairs = self._labelled(np.arange(len(self.rows)), np.asarray(source))
+        return tuple(np.broadcast_to(x, np.shape(source)) for x in pairs)
+
+    def _labelled(self, own: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Query and candidate of presentations `own` with the labels of `source`."""
         if self.by_candidate:
-            return self.query[source], np.broadcast_to(self.candidate, source.shape)
-        return np.broadcast_to(self.query, source.shape), self.candidate[source]
+            return self.query[source], self.candidate[own]
+        return self.query[own], self.candidate[source]
 
 
 def order_scores(item: SubjectScores, clips: pd.DataFrame) -> SubjectScores:
@@ -80,11 +121,12 @@ def order_scores(item: SubjectScores, clips: pd.DataFrame) -> SubjectScores:
         raise UserError("The gallery of a score file holds a clip twice; score again.")
     rows = np.argsort(item.clip_rows, kind="stable")
     columns = np.array(sorted(range(len(item.gallery)), key=lambda i: rank[item.gallery[i]]), dtype=int)
-    return SubjectScores(
-        item.clip_rows[rows],
-        [item.gallery[i] for i in columns],
-        {part: matrix[rows][:, columns] for part, matrix in item.parts.items()},
-    )
+    parts: Mapping[str, np.ndarray]
+    if isinstance(item.parts, StoredParts):
+        parts = replace(item.parts, rows=rows, columns=columns)
+    else:
+        parts = {part: matrix[rows][:, columns] for part, matrix in item.parts.items()}
+    return SubjectScores(item.clip_rows[rows], [item.gallery[i] for i in columns], parts)
 
 
 def make_trials(
@@ -121,21 +163,23 @@ def make_trials(
             f"Clip {error} of subject {subject} is missing from its gallery; score again."
         ) from None
     about = clips.drop_duplicates("clip_id").set_index("clip_id").loc[item.gallery]
-    scores = item.parts[part]
+    pick = None
     if direction == "fmri_to_video":
         shown, candidates = np.arange(len(truth)), np.arange(len(item.gallery))
         query, candidate = shown, truth
     else:
         # One presentation per clip: the first in time order of the clip table.
         candidates, shown = np.unique(truth, return_index=True)
-        scores = scores[shown][:, candidates].T
+        pick = (shown, candidates)
         query = candidate = np.arange(len(candidates))
     about, table = about.iloc[candidates], table.iloc[shown]
     keys = table[["session", "task", "run"]].astype(str).itertuples(index=False, name=None)
     return Trials(
         subject=subject,
         fold=fold,
-        scores=scores,
+        parts=item.parts,
+        part=part,
+        pick=pick,
         query=query,
         candidate=candidate,
         by_candidate=direction == "video_to_fmri",

@@ -152,6 +152,7 @@ def similarity_parts(
     video_centre: Mapping[str, np.ndarray] | None = None,
     text_centre: Mapping[str, np.ndarray] | None = None,
     text: float = 0.0,
+    fixed: bool = False,
 ) -> dict[str, np.ndarray]:
     """Matrices (n, m) of the parts of the score: `pooled`, `late` and, after stage 2, `quantised`.
 
@@ -160,14 +161,16 @@ def similarity_parts(
 
     What all items share is removed before cosines: for brain windows the mean over training windows
     (`brain_centre`), so that the score of one window does not depend on others; for clips the mean over the gallery,
-    which a retrieval always knows, or over training clips (`video_centre`, `text_centre`) if the gallery is small.
+    which a retrieval always knows, or over training clips (`video_centre`, `text_centre`) if the gallery is small. With
+    `fixed`, these two are what is removed, whatever the size: for a part of a gallery whose mean is known.
     """
-    if len(video) >= CENTRE_ON_GALLERY or video_centre is None:
+    if video_centre is None or (len(video) >= CENTRE_ON_GALLERY and not fixed):
         video_centre = video.centre()
     b, v = brain.without(brain_centre), video.without(video_centre)
     words = None
     if video.text is not None:
-        if video.text.present.any(axis=1).sum() >= CENTRE_ON_GALLERY or text_centre is None:
+        many = video.text.present.any(axis=1).sum() >= CENTRE_ON_GALLERY
+        if text_centre is None or (many and not fixed):
             text_centre = video.text.centre()
         words = video.text.without(text_centre)
         if text:

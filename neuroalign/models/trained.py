@@ -149,9 +149,18 @@ class TrainedModel:
             return clips
         return with_text(self.network, clips, self.text_input(*text))
 
-    def score(self, fmri: Embedding, video: Embedding) -> np.ndarray:
-        """Fused score of every brain window with every clip: float32 array (n, m); larger is more alike."""
-        return fuse(self.parts(fmri, video), self.weights)["fused"]
+    def score(
+        self,
+        fmri: Embedding,
+        video: Embedding,
+        centres: Mapping[str, Mapping[str, np.ndarray] | None] | None = None,
+    ) -> np.ndarray:
+        """Fused score of every brain window with every clip: float32 array (n, m); larger is more alike.
+
+        With `centres` (by ``video`` and ``text``; those of training where one is absent), the clips are part of a gallery
+        with these means, instead of being the whole gallery.
+        """
+        return fuse(self.parts(fmri, video, centres), self.weights)["fused"]
 
     def scores(self, fmri: Embedding, video: Embedding) -> dict[str, np.ndarray]:
         """Every score that is reported, by name (`score.REPORTED`).
@@ -164,10 +173,17 @@ class TrainedModel:
             found["video_only"] = self.score(fmri, replace(video, text=None))
         return {name: found[name] for name in REPORTED if name in found}
 
-    def parts(self, fmri: Embedding, video: Embedding) -> dict[str, np.ndarray]:
+    def parts(
+        self,
+        fmri: Embedding,
+        video: Embedding,
+        centres: Mapping[str, Mapping[str, np.ndarray] | None] | None = None,
+    ) -> dict[str, np.ndarray]:
         """The unweighted parts of the score; see `score.similarity_parts`."""
-        centres = (self.centres.get(side) for side in ("brain", "video", "text"))
-        return similarity_parts(fmri, video, self.weights.near_steps, *centres, self.weights.text)
+        known = {**self.centres, **(centres or {})}
+        means = (known.get(side) for side in ("brain", "video", "text"))
+        fixed = centres is not None
+        return similarity_parts(fmri, video, self.weights.near_steps, *means, self.weights.text, fixed)
 
     def brain_input(self, windows: BrainWindows, subject: str | None) -> BrainInput:
         """Scaled tensors of brain windows."""

@@ -238,9 +238,11 @@ def _variants(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def gallery_name(row: Mapping[str, Any]) -> str:
-    """``all test clips``, or ``50-way`` for drawn galleries."""
+    """``all test clips``, ``clips of the same stimulus``, or ``50-way`` for drawn galleries."""
     if row["gallery"] == "full":
         return "all test clips"
+    if row["gallery"] == "stimulus":
+        return "clips of the same stimulus"
     return row["gallery"] if row["gallery"][:1].isdigit() else f"{float(row['gallery_size']):.0f}-way"
 
 

@@ -110,10 +110,24 @@ def write_parts(
         stamp(file, made_by or {})
 
 
-def read_embedding(path: str | os.PathLike) -> Embedding:
+def read_times(path: str | os.PathLike) -> np.ndarray:
+    """The centre of every window of an embedding file in seconds, without its features."""
+    with open_hdf5(path) as file:
+        if "times" not in file:
+            raise UserError(f"{path} is not an embedding file (it lacks /times); see docs/formats.md.")
+        return file["times"][()].astype(np.float64)
+
+
+def read_embedding(path: str | os.PathLike, rows: slice = slice(None)) -> Embedding:
     """Read an embedding file, ours or a user's own.
 
     A file with a single ``/features`` has one level, named ``features``.
+
+    Parameters
+    ----------
+    path : path
+    rows : slice, optional
+        Which windows; all if absent.
 
     Raises
     ------
@@ -125,13 +139,19 @@ def read_embedding(path: str | os.PathLike) -> Embedding:
             if "levels" in file:
                 group = file["levels"]
                 names = [str(n) for n in group.attrs.get("order", list(group))]
-                levels = {n: group[n]["data"][()] for n in names}
+                levels = {n: group[n]["data"][rows] for n in names}
             else:
-                levels = {"features": file["features"][()]}
+                levels = {"features": file["features"][rows]}
+                names = []
+            lengths = {n: len(file[f"levels/{n}/data"]) for n in names} or {"features": len(file["features"])}
+            for level, length in lengths.items():
+                # Of a part, the arrays would agree whatever the whole does.
+                if length != len(file["times"]):
+                    raise ValueError(f"level {level} has {length} windows, /times has {len(file['times'])}")
             embedding = Embedding(
                 levels={n: np.asarray(d, np.float32) for n, d in levels.items()},
-                times=file["times"][()].astype(np.float64),
-                low_level=file["low_level"][()] if "low_level" in file else None,
+                times=file["times"][rows].astype(np.float64),
+                low_level=file["low_level"][rows] if "low_level" in file else None,
                 attributes=read_attributes(file, ATTRIBUTES),
             )
         except (KeyError, ValueError) as error:
