@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neuroalign.models.shapes import check_shapes
+
 _SMALL = 1e-6
 
 
@@ -112,7 +114,14 @@ class DynaSyncCodebook(nn.Module):
         ----------
         tokens : mapping of modality to Tensor (tokens, dim)
             A modality that is missing, or has no row, counts nothing.
+
+        Raises
+        ------
+        ValueError
+            If tokens have another width than the codes, or a modality is not one of the codebook's.
         """
+        if unknown := [m for m in tokens if m not in self.modalities]:
+            raise ValueError(f"the codebook knows {', '.join(self.modalities)}, not '{unknown[0]}'")
         shape = (len(self.modalities), len(self.codes))
         count, error = self.codes.new_zeros(shape), self.codes.new_zeros(shape)
         total = self.codes.new_zeros(*shape, self.codes.shape[1])
@@ -120,6 +129,7 @@ class DynaSyncCodebook(nn.Module):
             x = tokens.get(modality)
             if x is None or not len(x):
                 continue
+            check_shapes("statistics", codes=(self.codes, "codes dim"), **{modality: (x, "tokens dim")})
             x = x.to(self.codes.dtype)
             index = self.assign(x)
             count[m].index_add_(0, index, torch.ones_like(x[:, 0]))
