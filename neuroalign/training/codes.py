@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
 
 from neuroalign.models.embed import embed_text
 from neuroalign.models.model import FMRI, TEXT, VIDEO, NeuroAlign
@@ -77,7 +78,10 @@ def usage_table(rows: list[tuple[int, str, str, float]], levels: list[str]) -> p
 
 
 def code_assignments(model: TrainedModel, pairs: PairedDataset, split: str | None = None) -> pd.DataFrame:
-    """How often each code is taken: level, depth (from 1), code, modality, count.
+    """How often each code is taken, and what each modality has to say in it: level, depth (from 1), code, modality, count, weight.
+
+    `weight` is w of DynaSyncMM-EMA at the end of training, where all modalities are present: above 1 for the modality whose
+    tokens lie closer to the code than it is used to, relative to the others.
 
     Parameters
     ----------
@@ -97,12 +101,28 @@ def code_assignments(model: TrainedModel, pairs: PairedDataset, split: str | Non
                 continue
             for modality, index in _indices(model, pairs, windows, subject, rows).items():
                 _count(counts, modality, index, size)
+    weights = _code_weights(model.network)
     records = [
-        (levels[level], depth + 1, code, modality, int(n))
+        (levels[level], depth + 1, code, modality, int(n), float(weights[level, depth][modality][code]))
         for (level, depth, modality), count in sorted(counts.items())
         for code, n in enumerate(count)
     ]
-    return pd.DataFrame(records, columns=["level", "depth", "code", "modality", "count"])
+    return pd.DataFrame(records, columns=["level", "depth", "code", "modality", "count", "weight"])
+
+
+def _code_weights(network: NeuroAlign) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    """w (codes,) of every codebook by modality."""
+    return {
+        (level, depth): dict(
+            zip(
+                book.modalities,
+                book.weights(torch.ones(len(book.modalities), dtype=torch.bool)).numpy(),
+                strict=True,
+            )
+        )
+        for level, books in enumerate(network.quantiser.codebooks)
+        for depth, book in enumerate(books)
+    }
 
 
 def code_clips(model: TrainedModel, pairs: PairedDataset, codes: int = 12, clips: int = 8) -> pd.DataFrame:

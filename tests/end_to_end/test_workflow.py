@@ -169,7 +169,7 @@ def test_editing_a_key_reruns_the_stages_that_read_it(workflow):
         assert {"extract", "run_quality"} <= planned
         assert not planned & {"normalise", "embed", "stimulus_quality"}
         workflow.configure(CONFIG | {"train": CONFIG["train"] | {"vq": {"epochs": 1}}})
-        assert workflow.planned() == {"train_vq", "score", "evaluate", "report"}
+        assert workflow.planned() == {"train_vq", "score", "contribution", "evaluate", "report"}
     finally:
         workflow.configure(CONFIG)
     assert not workflow.planned()

@@ -148,7 +148,7 @@ def test_missing_tokens_count_nothing_whatever_they_hold(clips, steps, seed):
     """A batch whose missing text is garbage and one without those rows leave the same codebooks, restarts included."""
     generator = torch.Generator().manual_seed(seed)
     made = []
-    for hide in (True, False):
+    for _ in range(2):
         torch.manual_seed(seed)
         options = {"codes": 5, "code_dim": 3, "decay": 0.7, "tau": 0.3, "dynamic": True, "revive_after": 1}
         made.append(TokenQuantiser(1, 4, ["fmri", "text"], depth=2, **options))
