@@ -89,9 +89,8 @@ def region_fact(activity: pd.DataFrame) -> str:
     ordered = activity.dropna(subset="effect").sort_values("effect", ascending=False, kind="stable")
 
     def told(rows: pd.DataFrame) -> str:
-        return listed(
-            f"{name} ({value:+.2f})" for name, value in zip(rows["region"], rows["effect"], strict=True)
-        )
+        values = (f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") for value in rows["effect"])
+        return listed(f"{name} ({value})" for name, value in zip(rows["region"], values, strict=True))
 
     high, low = (
         ordered[ordered["effect"] > 0][:_REGIONS_TOLD],
@@ -107,8 +106,8 @@ def _map(mapped: RegionMap | None, level: str, code: int, activity: pd.DataFrame
         return None
     values = dict(zip(activity["region"], activity["effect"], strict=True))
     largest = max(1e-6, float(activity["effect"].abs().max()))
-    with drawing(5.2, mapped.height(5.2)) as figure:
-        ax = figure.subplots()
+    with drawing(5.2, mapped.height(5.2), layout="none") as figure:
+        ax = figure.add_axes((0, 0, 1, 1))
         mapped.paint(ax, values, largest, words=False)
-        alt = f"Brain map of activity while tokens take code {code} ({level}); full colour is {number(largest)} SD. {region_fact(activity)}"
-        return picture(figure, alt, "", raster=True)
+        told = f"Brain map of activity while tokens take code {code} ({level}); full colour is {number(largest)} SD"
+        return picture(figure, f"{told}. {region_fact(activity)}", "", raster=True)

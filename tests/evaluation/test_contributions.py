@@ -61,17 +61,31 @@ class LinearReader:
         return (b / norms[0]) @ (v / norms[1]).T
 
 
-def carried_by_one_region(subjects=("01", "02"), n=24, steps=6, repeats=1) -> tuple[LinearReader, PairedDataset]:
+def carried_by_one_region(
+    subjects=("01", "02"), n=24, steps=6, repeats=1
+) -> tuple[LinearReader, PairedDataset]:
     """Every region hears the film's latent course times its gain, which is 0 but for `CARRIER`; all others are noise."""
     rng = np.random.default_rng(0)
     latent = rng.standard_normal((n, steps)).astype(np.float32)
     gains = {level: np.array([float(u == CARRIER) for u in units]) for level, units in LABELS.items()}
     rows, brain, scalers = [], {}, {}
-    for s, subject in enumerate(subjects):
+    for subject in subjects:
         first = len(rows)
         shown = np.tile(np.arange(n), repeats)
         for k, clip in enumerate(shown):
-            about = ("film", 4.0 * clip, 4.0, subject, "", "film", f"{k // n}", 4.0 * clip, "test", "film", k // n)
+            about = (
+                "film",
+                4.0 * clip,
+                4.0,
+                subject,
+                "",
+                "film",
+                f"{k // n}",
+                4.0 * clip,
+                "test",
+                "film",
+                k // n,
+            )
             rows.append((f"clip{clip:02d}", *about))
         levels = {}
         for level, gain in gains.items():
@@ -99,7 +113,9 @@ def found() -> pd.DataFrame:
     return contributions(*carried_by_one_region(), CONFIG)
 
 
-def row(found: pd.DataFrame, kind: str, name: str, metric: str = "quality", subject: str = "all") -> pd.Series:
+def row(
+    found: pd.DataFrame, kind: str, name: str, metric: str = "quality", subject: str = "all"
+) -> pd.Series:
     here = (found["kind"] == kind) & (found["name"] == name)
     here &= (found["metric"] == metric) & (found["subject"] == subject)
     assert here.sum() == 1
@@ -150,7 +166,9 @@ def test_occluding_is_the_training_mean_of_the_windows_done_by_hand(found):
         windows, rows = pairs.of(subject, "test")
         windows = windows.select(np.arange(len(windows.rows)))
         windows.levels["early"][..., 2] = model.scalers.brain[subject, "early"].mean[2]
-        scores = model.score(model.embed_fmri(windows, subject), model.embed_video(pairs.video.select(np.unique(rows))))
+        scores = model.score(
+            model.embed_fmri(windows, subject), model.embed_video(pairs.video.select(np.unique(rows)))
+        )
         # An independent version of the criterion: training's own.
         qualities.append(query_quality(scores, rows).mean())
     assert row(found, "region", CARRIER)["value"] == pytest.approx(np.mean(qualities), abs=1e-6)

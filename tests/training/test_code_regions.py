@@ -21,7 +21,9 @@ GEOMETRY = {"duration_s": 4.0, "step_s": 1.0, "hrf": {"method": "adaptive", "win
 def trained(request, make_pairs, tiny, tmp_path_factory):
     """A model of both stages and its pairs, which have censored volumes that hold nothing."""
     voxels = request.param == "aligned voxels"
-    pairs = make_pairs(subjects=2, clips=(24, 10, 3), delays=(4.5, 6.0), units=(6, 5), aligned=voxels, voxels=voxels)
+    pairs = make_pairs(
+        subjects=2, clips=(24, 10, 3), delays=(4.5, 6.0), units=(6, 5), aligned=voxels, voxels=voxels
+    )
     for windows in pairs.brain.values():
         windows.valid[::3, 2] = False
         for data in windows.levels.values():
@@ -63,7 +65,9 @@ def test_the_table_is_written_and_equals_plain_loops(trained):
                     for t in range(index.shape[1]):
                         x = 0.0
                         for v in np.flatnonzero(windows.valid[i]):
-                            z = [(windows.levels[own][i, v, u] - scaler.mean[u]) / scaler.std[u] for u in units]
+                            z = [
+                                (windows.levels[own][i, v, u] - scaler.mean[u]) / scaler.std[u] for u in units
+                            ]
                             x += heard[i, t, v, at] * np.mean(z)
                         (taken if index[i, t, place, 0] == code else others).append(x)
     found = table[(table["level"] == level) & (table["code"] == code) & (table["region"] == region)].iloc[0]
@@ -77,7 +81,9 @@ def test_the_table_is_written_and_equals_plain_loops(trained):
 def test_every_used_code_lists_every_region_those_of_its_own_level_first(trained):
     _, model, pairs = trained
     table = code_regions(model, pairs, codes=3)
-    regions = {u.split("@")[0] for w in pairs.brain.values() for names in w.unit_labels.values() for u in names}
+    regions = {
+        u.split("@")[0] for w in pairs.brain.values() for names in w.unit_labels.values() for u in names
+    }
     for (level, _), part in table.groupby(["level", "code"]):
         assert set(part["region"]) == regions
         assert part["region_level"].iloc[0] == level
@@ -109,7 +115,9 @@ def test_what_a_step_hears_sums_to_one_over_valid_volumes_and_is_what_the_encode
 
 def test_regions_that_decide_a_code_stand_out(make_pairs, tiny, tmp_path):
     """Half of the regions tell the clip, the others are noise: their effects must lie far apart."""
-    pairs = make_pairs(subjects=2, clips=(40, 15, 3), delays=(5.0,), units=(8,), aligned=True, latent=1, noise=0.2)
+    pairs = make_pairs(
+        subjects=2, clips=(40, 15, 3), delays=(5.0,), units=(8,), aligned=True, latent=1, noise=0.2
+    )
     rng = np.random.default_rng(0)
     for windows in pairs.brain.values():
         windows.levels["early"][..., 4:] = rng.standard_normal(windows.levels["early"][..., 4:].shape)
