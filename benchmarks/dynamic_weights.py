@@ -11,7 +11,7 @@ temperature with dynamic ones, on the same tokens. Measured at the end, on new t
 Differences to fixed weights are paired by seed, with their standard error. Codes start near the true centres, which shows what
 the averages themselves do, or (``--start kmeans``) from k-means of all tokens, as in training.
 
-    python benchmarks/dynamic_weights.py [--seeds 5] [--start near|kmeans]
+    python benchmarks/dynamic_weights.py [--seeds 5] [--start near|kmeans] [--decay 0.9 0.99] [--tau 1.0 0.5 0.2]
 """
 
 from __future__ import annotations
@@ -129,14 +129,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--start", choices=("near", "kmeans"), default="near")
+    parser.add_argument("--decay", type=float, nargs="+", default=[0.9, 0.99])
+    parser.add_argument("--tau", type=float, nargs="+", default=[1.0, 0.5, 0.2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     seeds = range(arguments.seeds)
     print(f"{'case':36s} decay  tau    centre  difference        error    same   weight of a")
     for case in CASES:
-        for decay in (0.9, 0.99):
+        for decay in arguments.decay:
             fixed = None
-            for tau in (None, 1.0, 0.5, 0.2):
+            for tau in (None, *arguments.tau):
                 found = [
                     run(
                         case,

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from neuroalign.io import open_hdf5, read_strings
 from neuroalign.report.style import MUTED
 
-_COLOURS = "RdBu_r"
+# Blue to red without the ends that are nearly black.
+_COLOURS = ListedColormap(matplotlib.colormaps["RdBu_r"](np.linspace(0.06, 0.94, 256)))
 _BRAIN, _WHITE, _NO_VALUE = (0.93, 0.94, 0.95), (0.87, 0.88, 0.90), (0.78, 0.80, 0.83)
 
 
@@ -87,8 +90,6 @@ class RegionMap:
         words : bool
             Whether coordinates and sides are written.
         """
-        import matplotlib
-
         picture = np.ones((*self.region.shape, 3))
         picture[self.brain], picture[self.white] = _BRAIN, _WHITE
         picture[self.region > 0] = _NO_VALUE
@@ -97,7 +98,7 @@ class RegionMap:
         for label, value in values.items():
             number = self.numbers.get(label)
             if number is not None and np.isfinite(value):
-                colour = np.array(matplotlib.colormaps[_COLOURS](scale(value))[:3])
+                colour = np.array(_COLOURS(scale(value))[:3])
                 colours[number] = 0.35 * colour + 0.65 if label in pale else colour
         known = np.where(self.region < len(colours), self.region, 0)
         painted = np.isfinite(colours[known, 0]) & (known > 0)
@@ -120,8 +121,6 @@ class RegionMap:
     @staticmethod
     def scale(figure: Figure, ax: Axes, largest: float, label: str) -> None:
         """A colour bar for `paint`."""
-        from matplotlib.cm import ScalarMappable
-
         bar = ScalarMappable(Normalize(-largest, largest), _COLOURS)
         figure.colorbar(bar, ax=ax, location="bottom", shrink=0.4, pad=0.02, aspect=40, label=label)
 

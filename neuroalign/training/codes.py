@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 
 from neuroalign.models.embed import embed_text
 from neuroalign.models.model import FMRI, TEXT, VIDEO, NeuroAlign
@@ -80,7 +79,7 @@ def usage_table(rows: list[tuple[int, str, str, float]], levels: list[str]) -> p
 def code_assignments(model: TrainedModel, pairs: PairedDataset, split: str | None = None) -> pd.DataFrame:
     """How often each code is taken, and what each modality has to say in it: level, depth (from 1), code, modality, count, weight.
 
-    `weight` is w of DynaSyncMM-EMA at the end of training, where all modalities are present: above 1 for the modality whose
+    `weight` is w of DynaSyncMM-EMA at the end of training, in a step that has all modalities: above 1 for the modality whose
     tokens lie closer to the code than it is used to, relative to the others.
 
     Parameters
@@ -111,18 +110,13 @@ def code_assignments(model: TrainedModel, pairs: PairedDataset, split: str | Non
 
 
 def _code_weights(network: NeuroAlign) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-    """w (codes,) of every codebook by modality."""
-    return {
-        (level, depth): dict(
-            zip(
-                book.modalities,
-                book.weights(torch.ones(len(book.modalities), dtype=torch.bool)).numpy(),
-                strict=True,
-            )
-        )
-        for level, books in enumerate(network.quantiser.codebooks)
-        for depth, book in enumerate(books)
-    }
+    """w (codes,) of every codebook by modality; 0 for a modality that never had a token."""
+    out = {}
+    for level, books in enumerate(network.quantiser.codebooks):
+        for depth, book in enumerate(books):
+            weights = book.weights(book.error_count.sum(dim=1) > 0).numpy()
+            out[level, depth] = dict(zip(book.modalities, weights, strict=True))
+    return out
 
 
 def code_clips(model: TrainedModel, pairs: PairedDataset, codes: int = 12, clips: int = 8) -> pd.DataFrame:
