@@ -32,7 +32,7 @@ rule contribution:
         f"{OUT}/logs/contribution/{{branch}}.log",
     conda:
         "../../envs/train.yaml"
-    threads: 2
+    threads: 4
     resources:
         mem_mb=8000,
         runtime=60,
