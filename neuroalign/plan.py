@@ -398,6 +398,7 @@ class Plan(BrainPlan, TextPlan, StimulusPlan):
             "vq/usage.tsv",
             "vq/codes.tsv",
             "vq/code_clips.tsv",
+            "vq/code_regions.tsv",
         )
         return [f"{self.out}/models/{branch}/{name}" for branch in self.branches for name in names]
 
@@ -406,6 +407,11 @@ class Plan(BrainPlan, TextPlan, StimulusPlan):
         """Scores of NeuroAlign and every baseline."""
         methods = ["neuroalign", *self.checked.baselines]
         return [f"{self.out}/evaluation/scores/{m}/{branch}.h5" for m in methods for branch in self.branches]
+
+    @property
+    def contribution_files(self) -> list[str]:
+        """What levels and regions contribute to retrieval, of every model."""
+        return [f"{self.out}/evaluation/contributions/{branch}.tsv" for branch in self.branches]
 
     @property
     def intermediate_files(self) -> list[str]:
@@ -426,7 +432,16 @@ class Plan(BrainPlan, TextPlan, StimulusPlan):
             for b in self.branches
             for stage in ("ntcl", "vq")
         ]
-        return sorted({*files, *self.brain_shards, *models, *self.model_files, *self.score_files})
+        return sorted(
+            {
+                *files,
+                *self.brain_shards,
+                *models,
+                *self.model_files,
+                *self.score_files,
+                *self.contribution_files,
+            }
+        )
 
 
 def parse_branch(branch: str) -> tuple[int, int]:

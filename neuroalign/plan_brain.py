@@ -100,6 +100,17 @@ class BrainPlan:
         """Brain and white matter of the template, which all pages draw."""
         return f"{self.out}/quality/template/outline.nii.gz"
 
+    @property
+    def region_map(self) -> str:
+        """Slices of the atlas, by which regional results are drawn as a map."""
+        return f"{self.out}/quality/template/regions.h5"
+
+    @property
+    def region_map_files(self) -> list[str]:
+        """`region_map`, where there is an image of the atlas: series that others made need none."""
+        here = self.checked.fmri.source != "timeseries" or self.checked.fmri.atlas.image
+        return [self.region_map] if here else []
+
     def shown(self, run_id: str) -> list[tuple[float, float, str]]:
         """Onset, duration (seconds) and stimulus of every presentation of a run."""
         rows = self.presentations[self.presentations["run_id"] == run_id]

@@ -12,6 +12,7 @@ from neuroalign.io import atomic_path
 from neuroalign.report import (
     bold_quality,
     codes,
+    contributions,
     controls,
     dataset,
     delays,
@@ -77,6 +78,7 @@ def sections(results: Results) -> list[Section]:
         training.section,
         retrieval.section,
         functools.partial(gallery.section, pictures=pictures),
+        contributions.section,
         functools.partial(codes.section, pictures=pictures),
         controls.section,
         controls.baselines,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from neuroalign.report import code_cards
 from neuroalign.report.plots import share_axis
 from neuroalign.report.results import Results
 from neuroalign.report.style import (
@@ -11,8 +12,6 @@ from neuroalign.report.style import (
     MUTED,
     Picture,
     Section,
-    Strip,
-    Strips,
     drawing,
     listed,
     number,
@@ -28,11 +27,10 @@ _MEASURES = {
     "used_share": "share of codes used",
     "same_code_share": "pairs taking the same code",
 }
-_STRIPS_PER_LEVEL, _CLIPS_PER_CODE = 2, 6
 
 
 def section(results: Results, pictures: ClipPictures) -> Section:
-    """Usage over epochs, use by modality, and the clips that take the most frequent codes."""
+    """Usage over epochs, use by modality, and what the most frequent codes stand for."""
     out = Section("codes", "Codes")
     usage = results.branch_tables("vq/usage.tsv")
     counts = results.branch_tables("vq/codes.tsv")
@@ -48,9 +46,9 @@ def section(results: Results, pictures: ClipPictures) -> Section:
         return out
     out.reading.append(_modality_sentence(counts))
     out.blocks.append(_by_modality(counts))
-    strips = _examples(results, pictures, counts)
-    if strips:
-        out.blocks.append(strips)
+    described = code_cards.cards(results, pictures, counts)
+    if described:
+        out.blocks.append(described)
     return out
 
 
@@ -194,32 +192,3 @@ def _by_modality(counts: pd.DataFrame) -> Picture:
             "Use of every code of the first codebook by each modality: a code shared by both reaches up and down alike."
             + (f" Dots are {listed(modalities[2:])}." if len(modalities) > 2 else ""),
         )
-
-
-def _examples(results: Results, pictures: ClipPictures, counts: pd.DataFrame) -> Strips | None:
-    users = results.branch_tables("vq/code_clips.tsv")
-    if users is None:
-        return None
-    users = users[(users["branch"] == users["branch"].iloc[0]) & (users["depth"] == users["depth"].min())]
-    chosen = []
-    for level, part in users.groupby("level", sort=False):
-        book = counts[(counts["level"] == level) & (counts["depth"] == counts["depth"].min())]
-        totals = book.groupby("code")["count"].sum().sort_values(ascending=False, kind="stable")
-        for code in [c for c in totals.index if (part["code"] == c).any()][:_STRIPS_PER_LEVEL]:
-            mine = (
-                part[part["code"] == code]
-                .groupby("clip_id")["count"]
-                .sum()
-                .sort_values(ascending=False, kind="stable")
-            )
-            chosen.append((level, code, int(totals[code]), list(mine.index[:_CLIPS_PER_CODE])))
-    pictures.load(c for *_, clips in chosen for c in clips)
-    strips = [
-        Strip(f"{level} · code {code} · {plural(total, 'token')}", [pictures.clip(c) for c in clips])
-        for level, code, total, clips in chosen
-    ]
-    return (
-        Strips("The clips that take the most frequent codes of each level most often.", strips)
-        if strips
-        else None
-    )

@@ -111,7 +111,7 @@ def load_images(
         mask = to_grid(mask > 0, mask_image.affine, bold.shape, bold_affine)
     else:
         mask = bold > 0.2 * np.percentile(bold, 98)
-    shape, affine = _grid_around(mask, bold_affine)
+    shape, affine = grid_around(mask, bold_affine)
 
     def moved(data: np.ndarray, of: np.ndarray, order: int = 1) -> np.ndarray:
         values = data.astype(np.float32) if order else data
@@ -143,7 +143,7 @@ def _mean_bold(files: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray, bool]:
     return np.nan_to_num(np.asarray(image.dataobj[..., 0], np.float32)), image.affine, True
 
 
-def _grid_around(mask: np.ndarray, affine: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
+def grid_around(mask: np.ndarray, affine: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
     """A grid along R, A and S around a mask and a little more."""
     voxels = np.argwhere(mask)
     if not len(voxels):

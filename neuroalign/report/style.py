@@ -152,6 +152,25 @@ class Strips:
 
 
 @dataclass
+class Card:
+    """One thing described from several sides: facts in words, the clips that belong to it, and a picture."""
+
+    title: str
+    facts: list[str]
+    clips: list[Clip]
+    picture: Picture | None = None
+
+
+@dataclass
+class Cards:
+    """Cards under one caption."""
+
+    caption: str
+    cards: list[Card]
+    kind: ClassVar[str] = "cards"
+
+
+@dataclass
 class Sheet:
     """Pictures side by side in reading order, whole (a contact sheet): `clips` with labels, notes and links."""
 
@@ -196,7 +215,7 @@ class Links:
     kind: ClassVar[str] = "links"
 
 
-Block = Picture | Table | Tiles | Strips | Sheet | Code | Checks | Links
+Block = Picture | Table | Tiles | Strips | Cards | Sheet | Code | Checks | Links
 
 
 @dataclass

@@ -77,7 +77,10 @@ def usage_table(rows: list[tuple[int, str, str, float]], levels: list[str]) -> p
 
 
 def code_assignments(model: TrainedModel, pairs: PairedDataset, split: str | None = None) -> pd.DataFrame:
-    """How often each code is taken: level, depth (from 1), code, modality, count.
+    """How often each code is taken, and what each modality has to say in it: level, depth (from 1), code, modality, count, weight.
+
+    `weight` is w of DynaSyncMM-EMA at the end of training, in a step that has all modalities: above 1 for the modality whose
+    tokens lie closer to the code than it is used to, relative to the others.
 
     Parameters
     ----------
@@ -97,12 +100,23 @@ def code_assignments(model: TrainedModel, pairs: PairedDataset, split: str | Non
                 continue
             for modality, index in _indices(model, pairs, windows, subject, rows).items():
                 _count(counts, modality, index, size)
+    weights = _code_weights(model.network)
     records = [
-        (levels[level], depth + 1, code, modality, int(n))
+        (levels[level], depth + 1, code, modality, int(n), float(weights[level, depth][modality][code]))
         for (level, depth, modality), count in sorted(counts.items())
         for code, n in enumerate(count)
     ]
-    return pd.DataFrame(records, columns=["level", "depth", "code", "modality", "count"])
+    return pd.DataFrame(records, columns=["level", "depth", "code", "modality", "count", "weight"])
+
+
+def _code_weights(network: NeuroAlign) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    """w (codes,) of every codebook by modality; 0 for a modality that never had a token."""
+    out = {}
+    for level, books in enumerate(network.quantiser.codebooks):
+        for depth, book in enumerate(books):
+            weights = book.weights(book.error_count.sum(dim=1) > 0).numpy()
+            out[level, depth] = dict(zip(book.modalities, weights, strict=True))
+    return out
 
 
 def code_clips(model: TrainedModel, pairs: PairedDataset, codes: int = 12, clips: int = 8) -> pd.DataFrame:

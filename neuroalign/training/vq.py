@@ -19,6 +19,7 @@ from neuroalign.models.quantise.residual import Quantised
 from neuroalign.models.trained import TrainedModel, load
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.training.canonical import Samples, choose_recipe
+from neuroalign.training.code_regions import code_regions
 from neuroalign.training.codes import code_assignments, code_clips, usage, usage_table
 from neuroalign.training.data import TrainingData, take_batch, to_tensors
 from neuroalign.training.device import precision, resolve_device
@@ -42,7 +43,8 @@ _START_WINDOWS = 1024
 def train_vq(
     pairs: PairedDataset, ntcl_dir: Path, out: Path, config: Train, seed: int, *, made_by: dict
 ) -> None:
-    """Train stage 2 and write the files of stage 1 plus ``codes.tsv``, ``code_clips.tsv`` and ``usage.tsv``.
+    """Train stage 2 and write the files of stage 1 plus ``codes.tsv``, ``code_clips.tsv``,
+    ``code_regions.tsv`` and ``usage.tsv``.
 
     The epoch is chosen by the mean of the continuous and the quantised score's `rank_quality` on validation; then alpha and
     beta of the score by `choose_weights`.
@@ -123,6 +125,7 @@ def train_vq(
     write_tsv(out / "usage.tsv", usage_table([row for row in history if row[1] == "usage"], levels))
     write_tsv(out / "codes.tsv", code_assignments(model, pairs))
     write_tsv(out / "code_clips.tsv", code_clips(model, pairs))
+    write_tsv(out / "code_regions.tsv", code_regions(model, pairs))
     write_tsv(out / "delays.tsv", delay_table(network))
     model.save(out)
 

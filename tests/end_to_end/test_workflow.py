@@ -165,7 +165,16 @@ def test_editing_a_key_reruns_the_stages_that_read_it(workflow):
         workflow.configure(CONFIG | {"evaluate": CONFIG["evaluate"] | {"draws": 50}})
         assert workflow.planned() == {"evaluate", "report"}
         workflow.configure(CONFIG | {"hrf": {"method": "shift"}})
-        from_pairs = {"pair", "train_ntcl", "train_vq", "score", "baseline", "evaluate", "report"}
+        from_pairs = {
+            "pair",
+            "train_ntcl",
+            "train_vq",
+            "score",
+            "contribution",
+            "baseline",
+            "evaluate",
+            "report",
+        }
         assert workflow.planned() == from_pairs
         # Which units are kept is decided when clips are paired: no image is read again.
         workflow.configure(CONFIG | {"fmri": CONFIG["fmri"] | {"selection": {"minimum_r": 0.2}}})
@@ -176,7 +185,7 @@ def test_editing_a_key_reruns_the_stages_that_read_it(workflow):
         assert {"extract", "run_quality"} <= planned
         assert not planned & {"normalise", "embed", "stimulus_quality"}
         workflow.configure(CONFIG | {"train": CONFIG["train"] | {"vq": {"epochs": 1}}})
-        assert workflow.planned() == {"train_vq", "score", "evaluate", "report"}
+        assert workflow.planned() == {"train_vq", "score", "contribution", "evaluate", "report"}
     finally:
         workflow.configure(CONFIG)
     assert not workflow.planned()

@@ -44,10 +44,12 @@ def naive_update(state: dict, tokens: dict, decay: float, tau: float, dynamic: b
     new["N"], new["S"] = decay * state["N"], decay * state["S"]
     for k in range(len(codes)):
         relative = {}
+        shares = [new["seen"][m][k] / new["seen"][m].mean() for m in present]
+        balance = min(shares) / max(shares) if shares and max(shares) > 0 else 0.0
         for m in present:
             mean = new["error"][m].sum() / new["seen"][m].sum()
             at = new["error"][m][k] / new["seen"][m][k] if new["seen"][m][k] > 0 else mean
-            relative[m] = at / mean - 1
+            relative[m] = balance * (at / mean - 1)
         total = sum(np.exp(-relative[m] / tau) for m in present)
         for m in present:
             w = len(present) * np.exp(-relative[m] / tau) / total if dynamic else 1.0

@@ -126,7 +126,7 @@ def test_captions_reach_the_tables_and_the_report(flow):
 
 
 def test_what_is_rerun_when_text_changes(flow):
-    after_pairs = {"pair", "train_ntcl", "train_vq", "score", "evaluate", "report"}
+    after_pairs = {"pair", "train_ntcl", "train_vq", "score", "contribution", "evaluate", "report"}
     assert flow.planned(text={"window_s": 2.0}) == {"caption", "stimulus_quality", *after_pairs}
     assert flow.planned(train={"text": {"fmri_text": 1.0, "video_text": 0.25}}) == after_pairs - {"pair"}
     off = flow.planned(text={"source": "none"})

@@ -104,7 +104,9 @@ def test_files(trained):
 def test_codes_and_usage(trained):
     branch, pairs = trained
     codes = pd.read_csv(branch / "vq" / "codes.tsv", sep="\t")
-    assert list(codes) == ["level", "depth", "code", "modality", "count"]
+    assert list(codes) == ["level", "depth", "code", "modality", "count", "weight"]
+    weights = codes.groupby(["level", "depth", "code"])["weight"].sum()
+    np.testing.assert_allclose(weights, 2.0, atol=1e-4)
     tokens = 3 * (70 + 25) * 4
     assert (codes.groupby(["level", "depth", "modality"])["count"].sum() == tokens).all()
     usage = pd.read_csv(branch / "vq" / "usage.tsv", sep="\t")

@@ -53,7 +53,8 @@ def test_a_dry_run_of_the_demo_shows_every_job(dry_run, demo):
     assert table["preprocess"] == table["extract"] == table["run_quality"] == 15
     assert table["normalise"] == table["embed"] == table["stimulus_quality"] == 8
     assert "stimuli_overview" not in table
-    assert table["train_ntcl"] == table["train_vq"] == table["score"] == 2
+    assert table["train_ntcl"] == table["train_vq"] == table["score"] == table["contribution"] == 2
+    assert table["template_outline"] == table["region_map"] == 1
     assert table["baseline"] == 4
     assert table["simulate"] == table["index"] == table["pair"] == table["evaluate"] == table["report"] == 1
     assert table["preprocess_anatomy"] >= 3
@@ -99,6 +100,9 @@ def test_real_time_series_need_no_preprocessing_and_no_video(dry_run, root, tmp_
     config["video"]["precomputed_dir"] = str(shared_data / "movie_fmri" / "features")
     table = jobs(dry_run(config))
     assert table["extract"] == table["run_quality"] == 28
+    # Regions of series that others made are drawn as bars: there is no image of the atlas.
+    assert table["contribution"] == 1
+    assert "region_map" not in table
     # The two films are described by their features alone.
     assert table["stimulus_quality"] == 2
     assert not {"simulate", "preprocess", "preprocess_anatomy", "normalise", "embed"} & set(table)

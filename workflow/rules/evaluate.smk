@@ -20,6 +20,28 @@ rule score:
         "../scripts/score.py"
 
 
+rule contribution:
+    input:
+        pairs=rules.pair.output,
+        model=rules.train_vq.output.model,
+        description=rules.train_vq.output.description,
+        code=source_files("neuroalign.evaluation.contributions"),
+    output:
+        f"{OUT}/evaluation/contributions/{{branch}}.tsv",
+    log:
+        f"{OUT}/logs/contribution/{{branch}}.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        evaluate=PLAN.section("evaluate", "block_s", "bootstrap", "confidence", "seed"),
+    script:
+        "../scripts/contribution.py"
+
+
 rule baseline:
     input:
         pairs=rules.pair.output,

@@ -21,6 +21,27 @@ rule template_outline:
         "../scripts/template_outline.py"
 
 
+rule region_map:
+    input:
+        outline=rules.template_outline.output,
+        atlas=PLAN.atlas_files,
+        code=source_files("neuroalign.report.region_map"),
+    output:
+        PLAN.region_map,
+    log:
+        f"{OUT}/logs/region_map/region_map.log",
+    conda:
+        "../../envs/quality.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        space=CONFIG["fmri"]["space"],
+        atlas=CONFIG["fmri"]["atlas"],
+    script:
+        "../scripts/region_map.py"
+
+
 rule run_quality:
     input:
         series=rules.extract.output.series,

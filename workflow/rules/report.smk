@@ -12,6 +12,8 @@ rule report:
         overview=PLAN.stimulus_overview,
         models=PLAN.model_files,
         evaluation=rules.evaluate.output,
+        contributions=PLAN.contribution_files,
+        regions=PLAN.region_map_files,
         truth=PLAN.truth_files,
         code=source_files("neuroalign.report.build"),
     output:

@@ -40,6 +40,7 @@ rule train_vq:
         codes=f"{OUT}/models/{{branch}}/vq/codes.tsv",
         usage=f"{OUT}/models/{{branch}}/vq/usage.tsv",
         clips=f"{OUT}/models/{{branch}}/vq/code_clips.tsv",
+        regions=f"{OUT}/models/{{branch}}/vq/code_regions.tsv",
         delays=f"{OUT}/models/{{branch}}/vq/delays.tsv",
     log:
         f"{OUT}/logs/train_vq/{{branch}}.log",

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuroalign.models.shapes import check_shapes
+
 
 @dataclass
 class Content:
@@ -69,13 +71,16 @@ def info_nce(a: Tensor, b: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
     with the multi-positive, softened targets Y of `soft_targets` (van den Oord et al. 2018; several positives as in
     Khosla et al. 2020).
     """
+    check_shapes("info_nce", a=(a, "n d"), b=(b, "m d"), targets=(targets, "n m"))
     logits = scale * F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
     return 0.5 * (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, targets.T))
 
 
 def level_info_nce(a: Tensor, b: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
     """L_level: the mean over levels of `info_nce` of tokens (n, steps, levels, dim), steps side by side."""
-    levels = a.shape[2]
+    levels = check_shapes("level_info_nce", a=(a, "n steps levels dim"), b=(b, "m steps levels dim"))[
+        "levels"
+    ]
     terms = [
         info_nce(a[:, :, level].flatten(1), b[:, :, level].flatten(1), targets, scale)
         for level in range(levels)

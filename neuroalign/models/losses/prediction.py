@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroalign.models.losses.contrast import info_nce
+from neuroalign.models.shapes import check_shapes
 
 
 class Predictor(nn.Module):
@@ -62,7 +63,16 @@ def prediction_loss(
     Tensor
         0 where clips have a single step.
     """
-    steps, horizon = predicted_video.shape[1:3]
+    sizes = check_shapes(
+        "prediction_loss",
+        predicted_video=(predicted_video, "n steps horizon dim"),
+        predicted_brain=(predicted_brain, "m steps horizon dim"),
+        brain=(brain, "n steps dim"),
+        video=(video, "m steps dim"),
+        targets=(targets, "n m"),
+        **({} if present is None else {"present": (present, "m steps")}),
+    )
+    steps, horizon = sizes["steps"], sizes["horizon"]
     own = targets.argmax(dim=1)
 
     def contrast(a: Tensor, b: Tensor, step: int) -> list[Tensor]:

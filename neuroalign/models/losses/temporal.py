@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuroalign.models.losses.contrast import Content, soft_cross_entropy
+from neuroalign.models.shapes import check_shapes
 
 
 def time_contrast(
@@ -42,8 +43,16 @@ def time_contrast(
         Steps that `video` (here: text) has. The others are neither candidates nor asked for; the own clip of each
         row must have one.
     """
-    n, steps, _ = brain.shape
-    m = len(video)
+    sizes = check_shapes(
+        "time_contrast",
+        brain=(brain, "n steps dim"),
+        video=(video, "m steps dim"),
+        brain_content=(brain_content.clip, "n"),
+        video_content=(video_content.clip, "m"),
+        step_times=(step_times, "steps"),
+        **({} if present is None else {"present": (present, "m steps")}),
+    )
+    n, m, steps = (sizes[name] for name in ("n", "m", "steps"))
     sigma = 0.5 * float(step_times[1] - step_times[0])
     similarity = scale * torch.einsum("ntd,mud->ntmu", F.normalize(brain, dim=-1), F.normalize(video, dim=-1))
 

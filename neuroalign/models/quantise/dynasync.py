@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neuroalign.models.shapes import check_shapes
+
 _SMALL = 1e-6
 
 
@@ -52,11 +54,14 @@ class DynaSyncCodebook(nn.Module):
         S_k \leftarrow \gamma S_k + (1-\gamma) \sum_m w_k^m s_k^m, \quad e_k = S_k / N_k,
 
         w_k^m = M \, \mathrm{softmax}_m(-q_k^m / \tau), \quad
-        q_k^m = \frac{E_k^m / C_k^m}{\sum_j E_j^m / \sum_j C_j^m} - 1,
+        q_k^m = b_k \left( \frac{E_k^m / C_k^m}{\sum_j E_j^m / \sum_j C_j^m} - 1 \right), \quad
+        b_k = \min_m c_k^m / \max_m c_k^m, \quad c_k^m = C_k^m / \langle C_j^m \rangle_j,
 
     where E and C are moving averages (the same :math:`\gamma`) of the summed squared error and of the count of modality
-    m at code k, and the softmax runs over the M modalities present in this step. Equal errors give weights of 1, and so does
-    a single modality.
+    m at code k, and softmax, min and max run over the M modalities present in this step. b, the same for all modalities, is the
+    *balance* of a code: errors are compared as far as the modalities use the code alike. Without it a modality
+    that has few, distant tokens at a code (as where no code serves them yet) could not pull the code over. Equal
+    errors give weights of 1, and so does a single modality.
 
     Parameters
     ----------
@@ -112,7 +117,14 @@ class DynaSyncCodebook(nn.Module):
         ----------
         tokens : mapping of modality to Tensor (tokens, dim)
             A modality that is missing, or has no row, counts nothing.
+
+        Raises
+        ------
+        ValueError
+            If tokens have another width than the codes, or a modality is not one of the codebook's.
         """
+        if unknown := [m for m in tokens if m not in self.modalities]:
+            raise ValueError(f"the codebook knows {', '.join(self.modalities)}, not '{unknown[0]}'")
         shape = (len(self.modalities), len(self.codes))
         count, error = self.codes.new_zeros(shape), self.codes.new_zeros(shape)
         total = self.codes.new_zeros(*shape, self.codes.shape[1])
@@ -120,6 +132,7 @@ class DynaSyncCodebook(nn.Module):
             x = tokens.get(modality)
             if x is None or not len(x):
                 continue
+            check_shapes("statistics", codes=(self.codes, "codes dim"), **{modality: (x, "tokens dim")})
             x = x.to(self.codes.dtype)
             index = self.assign(x)
             count[m].index_add_(0, index, torch.ones_like(x[:, 0]))
@@ -135,7 +148,10 @@ class DynaSyncCodebook(nn.Module):
         mean = self.error.sum(dim=1) / self.error_count.sum(dim=1).clamp(min=_SMALL)
         own = self.error / self.error_count.clamp(min=_SMALL)
         relative = torch.where(seen, own / mean.clamp(min=_SMALL)[:, None] - 1, 0.0)
-        logits = (-relative / self.tau).masked_fill(~present[:, None], float("-inf"))
+        share = self.error_count / self.error_count.mean(dim=1, keepdim=True).clamp(min=_SMALL)
+        least = share.masked_fill(~present[:, None], float("inf")).amin(dim=0)
+        balance = least / share.masked_fill(~present[:, None], 0.0).amax(dim=0).clamp(min=_SMALL)
+        logits = (-balance * relative / self.tau).masked_fill(~present[:, None], float("-inf"))
         return present.sum() * logits.softmax(dim=0) if bool(present.any()) else torch.zeros_like(logits)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuroalign.models.losses.contrast import soft_cross_entropy
+from neuroalign.models.shapes import check_shapes
 
 
 def commitment(tokens: Tensor, own: Tensor, partner: Tensor) -> Tensor:
@@ -19,6 +20,8 @@ def commitment(tokens: Tensor, own: Tensor, partner: Tensor) -> Tensor:
     tokens, own, partner : Tensor (..., code_dim)
         Projected tokens, their codes, and the codes of the paired tokens of the other modality.
     """
+    for name, code in (("own", own), ("partner", partner)):
+        _same_shape("commitment", tokens, name, code)
     own_distance = (tokens - own.detach()).square().sum(dim=-1).mean()
     return own_distance + 0.5 * (tokens - partner.detach()).square().sum(dim=-1).mean()
 
@@ -46,6 +49,14 @@ def code_agreement(
     present : bool Tensor (m, steps), optional
         Steps that `video` (here: text) has, at least one per clip; the average is over these.
     """
+    check_shapes(
+        "code_agreement",
+        brain=(brain, "n steps levels codes"),
+        video=(video, "m steps levels codes"),
+        own=(own, "n"),
+        targets=(targets, "n m"),
+        **({} if present is None else {"present": (present, "m steps")}),
+    )
     tokens: int | Tensor = brain.shape[1] * brain.shape[2]
     factor: float | Tensor = tokens**0.5
     b, v = brain.flatten(1), video.flatten(1)
@@ -66,4 +77,13 @@ def code_agreement(
 
 def reconstruction(decoded: Tensor, tokens: Tensor) -> Tensor:
     """Mean of 1 - cosine between decoded and stage-1 tokens (..., dim); the target has no gradient."""
+    _same_shape("reconstruction", tokens, "decoded", decoded)
     return (1 - F.cosine_similarity(decoded, tokens.detach(), dim=-1)).mean()
+
+
+def _same_shape(where: str, tokens: Tensor, name: str, other: Tensor) -> None:
+    """Broadcasting would turn a mistake into a number."""
+    if other.shape != tokens.shape:
+        raise ValueError(
+            f"{where}: {name} has shape {tuple(other.shape)}, but the tokens have {tuple(tokens.shape)}"
+        )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuroalign.models.quantise.dynasync import DynaSyncCodebook
+from neuroalign.models.shapes import check_shapes
 
 
 @dataclass
@@ -91,7 +92,13 @@ class TokenQuantiser(nn.Module):
 
     def project(self, modality: str, tokens: Tensor) -> Tensor:
         """Tokens (n, steps, levels, dim) to unit vectors (n, steps, levels, code_dim)."""
-        return F.normalize(torch.einsum("ntld,ldc->ntlc", tokens, self.projections[modality]), dim=-1)
+        projection = self.projections[modality]
+        check_shapes(
+            f"tokens of {modality}",
+            projection=(projection, "levels dim code_dim"),
+            tokens=(tokens, "n steps levels dim"),
+        )
+        return F.normalize(torch.einsum("ntld,ldc->ntlc", tokens, projection), dim=-1)
 
     def decode(self, modality: str, codes: Tensor) -> Tensor:
         """Codes (n, steps, levels, code_dim) back to tokens (n, steps, levels, dim)."""
