@@ -12,6 +12,7 @@ rule report:
         overview=PLAN.stimulus_overview,
         models=PLAN.model_files,
         evaluation=rules.evaluate.output,
+        curve=PLAN.learning_curve_files,
         truth=PLAN.truth_files,
         code=source_files("neuroalign.report.build"),
     output:
