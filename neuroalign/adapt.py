@@ -69,7 +69,9 @@ def adapt_files(
     trained = load(source)
     found = adapt(trained, data, label, minutes, prior_minutes=prior_minutes, made_by=made_by)
     if not len(found.rows):
-        raise UserError(f"The first clip of subject '{label}' is longer than {minutes:g} minutes; raise --minutes.")
+        raise UserError(
+            f"The first clip of subject '{label}' is longer than {minutes:g} minutes; raise --minutes."
+        )
     write_tsv(out / "adaptation.tsv", data.clips.iloc[found.rows])
     found.model.save(out)
     return found

@@ -133,7 +133,10 @@ def _parser() -> argparse.ArgumentParser:
         "--model", type=Path, required=True, help="a trained model, e.g. results/models/seed-0"
     )
     adapt.add_argument(
-        "--pairs", type=Path, required=True, help="folder of paired data (clips.tsv, video.h5, sub-<label>.h5)"
+        "--pairs",
+        type=Path,
+        required=True,
+        help="folder of paired data (clips.tsv, video.h5, sub-<label>.h5)",
     )
     adapt.add_argument("--subject", required=True, help="label of the new person in the pairs")
     adapt.add_argument(
@@ -145,7 +148,9 @@ def _parser() -> argparse.ArgumentParser:
         default=100.0,
         help="how many minutes of data the shared brain map is worth at first (default: 100)",
     )
-    adapt.add_argument("--fold", type=int, default=0, help="fold of the split that the model belongs to (default: 0)")
+    adapt.add_argument(
+        "--fold", type=int, default=0, help="fold of the split that the model belongs to (default: 0)"
+    )
     adapt.add_argument("--out", type=Path, required=True, help="folder of the new model")
     adapt.set_defaults(function=_adapt)
 
@@ -340,7 +345,9 @@ def _adapt(args: argparse.Namespace) -> int:
         fold=args.fold,
     )
     label, clips = args.subject.removeprefix("sub-"), found.chosen["clips"]
-    print(f"{args.out} knows subject {label} from {clips} clips (adaptation.tsv lists them: do not test on these).")
+    print(
+        f"{args.out} knows subject {label} from {clips} clips (adaptation.tsv lists them: do not test on these)."
+    )
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from neuroalign.io import atomic_path
 from neuroalign.report import (
+    adaptation,
     bold_quality,
     codes,
     controls,
@@ -81,6 +82,7 @@ def sections(results: Results) -> list[Section]:
         controls.section,
         controls.baselines,
         controls.ceilings,
+        adaptation.section,
         provenance.section,
     ]
     made = []
