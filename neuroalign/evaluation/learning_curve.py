@@ -246,18 +246,17 @@ def learning_curve(
     judge = Judge(config, rotations=False)
     for content in CONTENTS:
         trials = _trials([f for f in files if f.content == content], clip_tables)
+        known: dict = {}
         for direction in DIRECTIONS:
             points = {key[:2] for key in trials if key[3] == direction}
             for model, minutes in sorted(points, key=lambda p: (p[0] != ADAPTED, p[0], p[1])):
                 seeds = sorted({k[2] for k in trials if k[:2] == (model, minutes)})
-                found = {
-                    seed: _point(judge, trials, model, minutes, seed, direction, config) for seed in seeds
-                }
+                found = {s: _point(judge, trials, (model, minutes, s, direction), known) for s in seeds}
                 if len(seeds) > 1:
                     found["all"] = _over_seeds(list(found.values()))
                 for seed, subjects in found.items():
+                    gains = _people_gains(subjects)
                     for subject, pairs in subjects.items():
-                        gains = _people_gains(subjects)
                         about = {"model": model, "seed": seed, "subject": subject, "content": content}
                         about |= {"minutes": minutes, "direction": direction}
                         rows += [
@@ -286,15 +285,16 @@ def _trials(files: Sequence[CurveFile], clip_tables: Sequence[pd.DataFrame]) -> 
     return found
 
 
-def _point(
-    judge: Judge, trials: Points, model: str, minutes: float, seed: int, direction: str, config: Evaluate
-) -> Paired:
-    """Measures of a point of the curve, and of the shared model for the same people."""
-    own = trials[model, minutes, seed, direction]
-    people = {(t.subject, t.fold) for t in own}
-    shared = [t for t in trials[ADAPTED, 0.0, seed, direction] if (t.subject, t.fold) in people]
-    first, second = judge.measure(own), judge.measure(shared)
-    return {s: list(zip(first[s], second[s], strict=True)) for s in first}
+def _point(judge: Judge, trials: Points, point: tuple[str, float, int, str], known: dict) -> Paired:
+    """Measures of a point of the curve, and of the shared model for the same people; `known` keeps the latter."""
+    own = trials[point]
+    people = frozenset((t.subject, t.fold) for t in own)
+    key = (*point[2:], people)
+    if key not in known:
+        shared = trials[(ADAPTED, 0.0, *point[2:])]
+        known[key] = judge.measure([t for t in shared if (t.subject, t.fold) in people])
+    first = known[key] if point[:2] == (ADAPTED, 0.0) else judge.measure(own)
+    return {s: list(zip(first[s], known[key][s], strict=True)) for s in first}
 
 
 def _over_seeds(seeds: Sequence[Paired]) -> Paired:
