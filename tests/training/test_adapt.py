@@ -102,6 +102,7 @@ def test_the_delay_of_the_new_person_is_found(curve):
     assert abs(found[10].chosen["shift_s"] - 1.0) < 0.35
 
 
+@pytest.mark.slow
 def test_it_approaches_somebody_who_was_trained_on(parcels, curve, tiny, tmp_path):
     """The oracle: a model that was trained on the new person's first clips together with everybody else's."""
     _, pairs = parcels
@@ -177,6 +178,7 @@ def test_other_units_are_scaled_to_the_group(parcels):
         np.testing.assert_allclose(scaler.std, own.std(0), rtol=0.15)
 
 
+@pytest.mark.slow
 def test_voxels_of_a_new_person_are_recovered(make_pairs, tiny, tmp_path):
     """Units of one's own, more than anybody had: a map from nothing."""
     everybody = make_pairs(subjects=4, clips=(150, 25, 40), noise=0.7, voxels=True, seed=5)
