@@ -1,4 +1,4 @@
-"""The ``neuroalign`` command: simulate, validate, weights, run, retrieve, info, config.
+"""The ``neuroalign`` command: simulate, validate, weights, run, adapt, retrieve, info, config.
 
 Arguments are read here; the work is done in the modules that each command imports when it runs.
 """
@@ -122,6 +122,39 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, help="write a table here instead of the console (.json: JSON, else TSV)"
     )
     retrieve.set_defaults(function=_retrieve)
+
+    adapt = commands.add_parser(
+        "adapt",
+        help="teach a trained model one more person, from a few minutes of them",
+        description="Fit what is a person's own (scaling, delay shift, brain map) to the first minutes of their paired data; "
+        "everything else of the model stays as it is. The result is a model folder that knows the person too, and a table of the "
+        "clips that were used: do not test on these. Pairs that also hold the people whom the model was trained on make "
+        "better use of few minutes.",
+    )
+    adapt.add_argument(
+        "--model", type=Path, required=True, help="a trained model, e.g. results/models/seed-0"
+    )
+    adapt.add_argument(
+        "--pairs",
+        type=Path,
+        required=True,
+        help="folder of paired data (clips.tsv, video.h5, sub-<label>.h5)",
+    )
+    adapt.add_argument("--subject", required=True, help="label of the new person in the pairs")
+    adapt.add_argument(
+        "--minutes", type=float, help="minutes to use, from the person's first clip on (default: all)"
+    )
+    adapt.add_argument(
+        "--prior-minutes",
+        type=float,
+        default=100.0,
+        help="how many minutes of data the shared brain map is worth at first (default: 100)",
+    )
+    adapt.add_argument(
+        "--fold", type=int, default=0, help="fold of the split that the model belongs to (default: 0)"
+    )
+    adapt.add_argument("--out", type=Path, required=True, help="folder of the new model")
+    adapt.set_defaults(function=_adapt)
 
     info = commands.add_parser("info", help="say what a file or folder of NeuroAlign is and what made it")
     info.add_argument("path", type=Path)
@@ -301,6 +334,25 @@ def _retrieve(args: argparse.Namespace) -> int:
             write_tsv(args.output, table)
     else:
         print(table.to_csv(sep="\t", index=False, float_format="%.4f"), end="")
+    return 0
+
+
+def _adapt(args: argparse.Namespace) -> int:
+    from neuroalign.adapt import adapt_files
+
+    found = adapt_files(
+        args.model,
+        args.pairs,
+        args.subject,
+        args.out,
+        minutes=args.minutes,
+        prior_minutes=args.prior_minutes,
+        fold=args.fold,
+    )
+    label, clips = args.subject.removeprefix("sub-"), found.chosen["clips"]
+    print(
+        f"{args.out} knows subject {label} from {clips} clips (adaptation.tsv lists them: do not test on these)."
+    )
     return 0
 
 

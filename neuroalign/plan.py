@@ -414,6 +414,20 @@ class Plan(BrainPlan, TextPlan, StimulusPlan):
         return [f"{self.out}/evaluation/contributions/{branch}.tsv" for branch in self.branches]
 
     @property
+    def adaptation_files(self) -> list[str]:
+        """Scores of adapted models: where people are held out, and their units are everybody's."""
+        checked = self.checked
+        if not (checked.split.unseen_people and checked.adapt.minutes and checked.fmri.units == "parcels"):
+            return []
+        folder = f"{self.out}/evaluation/adaptation"
+        return [f"{folder}/{b}/{content}.h5" for b in self.branches for content in ("known", "new")]
+
+    @property
+    def learning_curve_files(self) -> list[str]:
+        """The learning curve of unseen people, where there are any."""
+        return [f"{self.out}/evaluation/learning_curve.tsv"] if self.adaptation_files else []
+
+    @property
     def intermediate_files(self) -> list[str]:
         """What is kept between the dataset and the report, one file for every job: asked for by `all`.
 
@@ -432,6 +446,7 @@ class Plan(BrainPlan, TextPlan, StimulusPlan):
             for b in self.branches
             for stage in ("ntcl", "vq")
         ]
+        files += [*self.adaptation_files, *self.learning_curve_files]
         return sorted(
             {
                 *files,

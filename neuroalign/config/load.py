@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from neuroalign.config._section import Section, UserPath
+from neuroalign.config.adapt import Adapt
 from neuroalign.config.dataset import Dataset
 from neuroalign.config.evaluate import BaselineName, Evaluate, Report
 from neuroalign.config.fmri import Fmri, Hrf
@@ -41,6 +42,7 @@ class Config(Section):
         default_factory=lambda: ["ridge", "linear_infonce"],
         description="Other methods evaluated on the same pairs; `pooled_*` share one model over subjects.",
     )
+    adapt: Adapt = Field(default_factory=Adapt, description="Adaptation to unseen people.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Retrieval evaluation.")
     report: Report = Field(default_factory=Report, description="The HTML report.")
 
@@ -72,9 +74,8 @@ class Config(Section):
                 "dataset.filters.bids_filter_file and dataset.presentations are for real data: remove them, or set "
                 "dataset.simulate to null"
             )
-        unseen = self.split.by == "subject" or set(self.split.hold_out or ()) == {"subject"}
         alone = [name for name in self.baselines if not name.startswith("pooled_")]
-        if unseen and alone:
+        if self.split.unseen_people and alone:
             raise ValueError(
                 f"baselines: {', '.join(alone)} learn from one person and cannot be tested on unseen people; "
                 "use pooled_* ones with a split by subject"

@@ -54,26 +54,40 @@ class Split(Section):
     hold_out: dict[str, list[str]] | None = Field(
         None, description="Test set by entity, e.g. `{task: [sitcomep2]}`; the rest is train and validation."
     )
+    new_content: dict[str, list[str]] | None = Field(
+        None,
+        description="With people held out (`by: subject`): content that nobody is trained on either, by entity, e.g. "
+        "`{task: [documentary]}`, so that new people are tested on known and on new films (docs/subjects.md).",
+    )
     seed: int = Field(0, ge=0, description="Seed of the choice of parts.")
 
-    @field_validator("hold_out", mode="before")
+    @field_validator("hold_out", "new_content", mode="before")
     @classmethod
-    def _known_entities(cls, value):
+    def _known_entities(cls, value, info):
         if value is None:
             return None
         if not isinstance(value, dict) or not value:
-            raise ValueError("hold_out is a mapping such as {task: [sitcomep2]}")
+            raise ValueError(f"{info.field_name} is a mapping such as {{task: [sitcomep2]}}")
         for entity in value:
             if entity not in ENTITIES:
-                raise ValueError(f"hold_out knows {', '.join(ENTITIES)}, not '{entity}'")
+                raise ValueError(f"{info.field_name} knows {', '.join(ENTITIES)}, not '{entity}'")
         return {entity: _as_list(labels) for entity, labels in value.items()}
 
     @model_validator(mode="after")
     def _leaves_training(self):
         if self.validation + self.test >= 0.95:
             raise ValueError("validation and test together leave nothing to train on")
+        if self.new_content and not self.unseen_people:
+            raise ValueError("new_content is for splits by subject; otherwise name what is new in hold_out")
+        if self.new_content and "subject" in self.new_content:
+            raise ValueError("new_content names content; hold people out with hold_out or split.by")
         if self.folds == 1:
             return self
         if self.hold_out:
             raise ValueError("folds and hold_out exclude each other")
         return self
+
+    @property
+    def unseen_people(self) -> bool:
+        """Whether the test set is people whom the model has never seen."""
+        return self.by == "subject" or set(self.hold_out or ()) == {"subject"}

@@ -51,6 +51,8 @@ class Architecture:
         `config.train.Vq` as plain values; None before stage 2.
     text_levels : dict of str to int
         As `video_levels`, of the third modality; empty without text.
+    adapted : int
+        How many of the subjects, the last ones, were added to the trained model (`models.subjects`).
     """
 
     brain_levels: dict[str, int]
@@ -64,6 +66,7 @@ class Architecture:
     temperature: float = 0.1
     vq: dict[str, Any] | None = field(default=None)
     text_levels: dict[str, int] = field(default_factory=dict)
+    adapted: int = 0
 
     def plain(self) -> dict[str, Any]:
         """JSON-like form; level mappings become lists of pairs because their order matters."""
@@ -207,6 +210,7 @@ class NeuroAlign(nn.Module):
                     aligned=architecture.aligned,
                     shared=architecture.shared_units,
                     subject_rank=encoder["subject_rank"],
+                    adapted=architecture.adapted,
                     **common,
                 ),
                 VIDEO: VideoEncoder(architecture.video_levels, levels, steps, **common),

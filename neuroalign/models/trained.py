@@ -97,7 +97,7 @@ class TrainedModel:
             one of voxels and the subject unknown.
         """
         if isinstance(windows, RoiSeries):
-            windows = self._cut(self._own_units(windows, subject), onset_s)
+            windows = self._cut(self.own_units(windows, subject), onset_s)
         return embed_brain(self.network, self.brain_input(windows, subject))
 
     def embed_video(
@@ -188,7 +188,7 @@ class TrainedModel:
     def brain_input(self, windows: BrainWindows, subject: str | None) -> BrainInput:
         """Scaled tensors of brain windows."""
         architecture = self.network.architecture
-        windows = self._own_units(windows, subject)
+        windows = self.own_units(windows, subject)
         for level in architecture.brain_levels:
             if level not in windows.levels:
                 raise UserError(f"The brain windows lack level '{level}'{nearest(level, windows.levels)}.")
@@ -249,7 +249,7 @@ class TrainedModel:
         scaled = self.scalers.scale_text(np.asarray(text, np.float32), np.asarray(present, bool))
         return TextInput({level: torch.from_numpy(scaled)}, torch.from_numpy(np.asarray(present, bool)))
 
-    def _own_units(self, brain: Brain, subject: str | None) -> Brain:
+    def own_units(self, brain: Brain, subject: str | None) -> Brain:
         """Windows or series of the units that the model reads, in its order."""
         architecture = self.network.architecture
         if subject not in architecture.subjects and not architecture.shared_units:
@@ -342,7 +342,7 @@ def load(path: str | os.PathLike, device: str = "cpu") -> TrainedModel:
     UserError
         If there is no model, or it is damaged or of another format.
     """
-    folder = _model_folder(Path(path))
+    folder = model_folder(path)
     meta = read_json(folder / META_FILE)
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise UserError(f"{folder / META_FILE} is not of the model format {FORMAT}; train the model again.")
@@ -382,7 +382,15 @@ def load(path: str | os.PathLike, device: str = "cpu") -> TrainedModel:
     )
 
 
-def _model_folder(path: Path) -> Path:
+def model_folder(path: str | os.PathLike) -> Path:
+    """The folder of a model: the one given, or that of the last stage in it.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    path = Path(path)
     for folder in (path, path / "vq", path / "ntcl"):
         if (folder / META_FILE).exists():
             return folder

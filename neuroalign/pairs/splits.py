@@ -101,7 +101,7 @@ def _test_part(clips: pd.DataFrame, config: Split) -> np.ndarray:
     return clips["group"].isin(_choose(units, config.test, np.random.default_rng(config.seed))).to_numpy()
 
 
-def _held_out(clips: pd.DataFrame, hold_out: dict[str, list[str]]) -> np.ndarray:
+def _held_out(clips: pd.DataFrame, hold_out: dict[str, list[str]], key: str = "hold_out") -> np.ndarray:
     part = np.ones(len(clips), bool)
     for entity, labels in hold_out.items():
         known = clips[entity].astype(str)
@@ -114,13 +114,13 @@ def _held_out(clips: pd.DataFrame, hold_out: dict[str, list[str]]) -> np.ndarray
         for label in sorted(wanted - set(known)):
             found = sorted(set(known))
             raise UserError(
-                f"split.hold_out: no clip has {entity} '{label}' (found: {', '.join(found[:10])})"
+                f"split.{key}: no clip has {entity} '{label}' (found: {', '.join(found[:10])})"
                 f"{nearest(label, found) or '.'}"
             )
         part &= known.isin(wanted).to_numpy()
     if part.all() or not part.any():
         what = "every clip" if part.all() else "no clip"
-        raise UserError(f"split.hold_out = {hold_out} takes {what}: name a part of the data set.")
+        raise UserError(f"split.{key} = {hold_out} takes {what}: name a part of the data set.")
     return part
 
 
@@ -140,7 +140,8 @@ def _folds(clips: pd.DataFrame, config: Split) -> list[np.ndarray]:
 
 
 def _one_split(clips: pd.DataFrame, test: np.ndarray, config: Split, fold: int) -> np.ndarray:
-    by_subject = config.by == "subject" or bool(config.hold_out and set(config.hold_out) == {"subject"})
+    by_subject = config.unseen_people
+    new = _new_content(clips, config)
     validation = _validation_part(clips, test, config, by_subject, np.random.default_rng([config.seed, fold]))
     split = np.full(len(clips), "train", dtype=object)
     split[validation] = "validation"
@@ -150,6 +151,7 @@ def _one_split(clips: pd.DataFrame, test: np.ndarray, config: Split, fold: int) 
         if not by_subject:
             near |= _near_in_content(clips, split == winner, config.guard_s)
         split[near & np.isin(split, losers)] = "guard"
+    split[new & (split != "test")] = "guard"
     for part in ("train", "validation", "test"):
         if not (split == part).any():
             raise UserError(
@@ -157,6 +159,14 @@ def _one_split(clips: pd.DataFrame, test: np.ndarray, config: Split, fold: int) 
                 "lower split.guard_s, change the shares, or set split.by to a finer unit."
             )
     return split
+
+
+def _new_content(clips: pd.DataFrame, config: Split) -> np.ndarray:
+    """Clips of content that nobody is trained on (`new_content`), whoever saw them, and what stands near it in the stimulus."""
+    if not config.new_content:
+        return np.zeros(len(clips), bool)
+    named = _held_out(clips, config.new_content, "new_content")
+    return _near_in_content(clips, named, max(config.guard_s, 0.0)) | named
 
 
 def _validation_part(

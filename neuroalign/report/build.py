@@ -10,6 +10,7 @@ from typing import Any
 
 from neuroalign.io import atomic_path
 from neuroalign.report import (
+    adaptation,
     bold_quality,
     codes,
     contributions,
@@ -83,6 +84,7 @@ def sections(results: Results) -> list[Section]:
         controls.section,
         controls.baselines,
         controls.ceilings,
+        adaptation.section,
         provenance.section,
     ]
     made = []

@@ -154,3 +154,31 @@ def test_presentations_shorter_than_a_clip_are_one_sentence():
     shown = presentations(subjects=1, film_s=3.0)
     with pytest.raises(UserError, match="duration_s"):
         clip_table(shown, dict.fromkeys(shown["stimulus"], 3.0), Clips(strategy="fixed"))
+
+
+def test_new_content_is_trained_on_by_nobody():
+    clips = table(subjects=4)
+    config = Split(
+        by="subject", hold_out={"subject": ["01"]}, new_content={"stimulus": ["film-3"]}, guard_s=5
+    )
+    found = assign_splits(clips, config)
+    used = found[found["split"].isin(["train", "validation"])]
+    assert set(used["stimulus"]) == {f"film-{i}" for i in (1, 2, 4, 5, 6, 7, 8)}
+    assert set(used["split"]) == {"train", "validation"}
+    assert set(found.loc[found["subject"] == "01", "split"]) == {"test"}
+    assert set(found.loc[found["stimulus"] == "film-3", "split"]) == {"test", "guard"}
+    with pytest.raises(UserError, match=r"split\.new_content: no clip has stimulus 'c'"):
+        assign_splits(clips, config.model_copy(update={"new_content": {"stimulus": ["c"]}}))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"by": "run", "new_content": {"task": ["x"]}}, "splits by subject"),
+        ({"by": "subject", "new_content": {"subject": ["01"]}}, "hold people out"),
+        ({"by": "subject", "new_content": {"film": ["x"]}}, "new_content knows"),
+    ],
+)
+def test_new_content_is_for_unseen_people(values, words):
+    with pytest.raises(ValueError, match=words):
+        Split(**values)

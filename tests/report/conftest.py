@@ -265,6 +265,25 @@ def _rankings(clips: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def curve_rows() -> pd.DataFrame:
+    """A learning curve as the evaluator writes it: 10 minutes help where content is known."""
+    rows = []
+    for content, start, gain in (("known", 0.10, 0.05), ("new", 0.05, 0.01)):
+        for model in ("neuroalign", "ridge_from_scratch", "cca_from_scratch"):
+            for minutes in (0.0, 1.0, 10.0) if model == "neuroalign" else (1.0, 10.0):
+                more = gain * minutes / 10 - (0.03 if model != "neuroalign" else 0.0)
+                part = metric_rows({model: start + more}, subjects=("02", "all"), spread=0.03)
+                part = part[(part["gallery"] == "full") & (part["exclude_s"] == 0)].drop(columns="p_value")
+                # The builder tells the directions apart by a point; here both are the plain number.
+                top = part["metric"] == "top1"
+                part.loc[top, "value"] = start + more
+                part = part.assign(
+                    content=content, minutes=minutes, gain=more, gain_low=more - 0.03, gain_high=more + 0.03
+                )
+                rows.append(part.assign(people_low=more - 0.05, people_high=more + 0.05))
+    return pd.concat(rows, ignore_index=True)
+
+
 def make_results(folder: Path, *, models: dict[str, float] = MODELS, images: bool = True) -> Made:
     """Write a whole synthetic results folder."""
     rng = np.random.default_rng(0)
@@ -284,6 +303,7 @@ def make_results(folder: Path, *, models: dict[str, float] = MODELS, images: boo
         columns="seed"
     )
     write_tsv(evaluation / "ceilings.tsv", ceilings)
+    write_tsv(evaluation / "learning_curve.tsv", curve_rows())
     differences = metric_rows(
         {"ridge": 0.06, "linear_infonce": 0.03, "neuroalign_continuous": -0.01}, name="model_b"
     )

@@ -19,7 +19,7 @@ from neuroalign.report.build import build_report
 
 SECTIONS = (
     *("headline", "dataset", "stimuli", "bold", "delays", "training", "retrieval", "gallery"),
-    *("contributions", "codes", "controls", "baselines", "ceilings", "provenance"),
+    *("contributions", "codes", "controls", "baselines", "ceilings", "adaptation", "provenance"),
 )
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -124,6 +124,17 @@ def test_numbers_stand_beside_chance(page):
     assert "17.0 % chance 2.5 % · 13.0 % to 21.0 %" in page.words.replace("\N{NO-BREAK SPACE}", " ")
 
 
+def test_the_learning_curve_is_told_for_both_questions(page):
+    words = page.words.replace("\N{NO-BREAK SPACE}", " ")
+    assert (
+        "New people, clips that others were trained on (known content), fMRI → video: the shared model finds 10.0 % (chance 2.5 %), "
+        "after 10 minutes 15.0 %: a difference of +5.0 points (+2.0 to +8.0), more than the shared model."
+        in words
+    )
+    assert "(new content), video → fMRI: the shared model finds 5.0 %" in words
+    assert "not told apart from the shared model" in words
+
+
 def test_configuration_and_versions_are_exact(page, made):
     assert "bids_dir: results/demo/bids" in page.words
     assert neuroalign.__version__ in page.words
@@ -145,6 +156,7 @@ def test_an_empty_folder_gives_a_page_that_says_what_is_absent(made, tmp_path):
         "usage.tsv",
         "controls.tsv",
         "ceilings.tsv",
+        "learning_curve.tsv",
     ):
         assert name in page.words
 

@@ -68,6 +68,16 @@ def test_folds_are_branches_of_the_graph(dry_run, demo):
     assert table["pair"] == table["evaluate"] == 1
 
 
+def test_people_that_are_held_out_have_a_learning_curve(dry_run, demo):
+    demo["split"] = {"by": "subject", "folds": 3}
+    demo["baselines"] = ["pooled_ridge"]
+    table = jobs(dry_run(demo))
+    assert table["adapt"] == table["train_vq"] == 3
+    assert table["learning_curve"] == 1
+    demo["adapt"] = {"minutes": []}
+    assert not {"adapt", "learning_curve"} & set(jobs(dry_run(demo)))
+
+
 def test_the_curves_of_a_sweep_are_an_output(dry_run, demo):
     demo["hrf"] = {"method": "shift", "shift_s": "sweep"}
     demo["fmri"] = {"units": "voxels", "selection": {"method": "reliability"}}

@@ -14,6 +14,7 @@ rule report:
         evaluation=rules.evaluate.output,
         contributions=PLAN.contribution_files,
         regions=PLAN.region_map_files,
+        curve=PLAN.learning_curve_files,
         truth=PLAN.truth_files,
         code=source_files("neuroalign.report.build"),
     output:

@@ -68,6 +68,8 @@ class BrainEncoder(nn.Module):
         Whether all subjects have the same units.
     dim, depth, heads, subject_rank : int
     dropout, input_dropout : float
+    adapted : int
+        How many of the subjects, the last ones, were added to a trained model.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class BrainEncoder(nn.Module):
         subject_rank: int,
         dropout: float,
         input_dropout: float,
+        adapted: int = 0,
     ):
         super().__init__()
         self.levels = list(levels)
@@ -92,7 +95,9 @@ class BrainEncoder(nn.Module):
             PatchEmbedding(units, dim, subjects, subject_rank, shared) for units in levels.values()
         )
         self.resample = (
-            NearestInTime() if aligned else HaemodynamicAttention(len(levels), subjects, dim, steps)
+            NearestInTime()
+            if aligned
+            else HaemodynamicAttention(len(levels), subjects, dim, steps, adapted)
         )
         self.transformer = StepTransformer(steps, len(levels), dim, depth, heads, dropout)
 

@@ -80,10 +80,13 @@ class HaemodynamicAttention(nn.Module):
     ----------
     levels, subjects, dim, steps : int
         Number of brain levels, of known subjects, width of a token, and steps of a clip.
+    adapted : int
+        How many of the subjects, the last ones, were added to a trained model: they do not move the group.
     """
 
-    def __init__(self, levels: int, subjects: int, dim: int, steps: int):
+    def __init__(self, levels: int, subjects: int, dim: int, steps: int, adapted: int = 0):
         super().__init__()
+        self.trained_subjects = subjects - adapted
         self.log_delay = nn.Parameter(torch.full((levels,), math.log(CANONICAL_DELAY_S)))
         self.log_dispersion = nn.Parameter(torch.full((levels,), math.log(CANONICAL_DISPERSION_S)))
         self.subject_shift = nn.Parameter(torch.zeros(subjects))
@@ -108,8 +111,8 @@ class HaemodynamicAttention(nn.Module):
         return torch.where(known, self.shifts()[subject.clamp(min=0)], 0.0)
 
     def shifts(self) -> Tensor:
-        """Delay shift in seconds of every known subject; their mean is 0, as the level's delay holds it."""
-        return self.subject_shift - self.subject_shift.mean()
+        """Delay shift in seconds of every known subject; the mean of those trained is 0, as the level's delay holds it."""
+        return self.subject_shift - self.subject_shift[: self.trained_subjects].mean()
 
     def penalty(self) -> Tensor:
         """Mean squared subject shift (s²): shrinks people towards the group."""
