@@ -21,6 +21,7 @@ include: "workflow/rules/caption.smk"
 include: "workflow/rules/pair.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/variants.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -190,6 +190,8 @@ class NeuroAlign(nn.Module):
         encoder = architecture.encoder
         levels, steps, dim = len(architecture.brain_levels), len(architecture.step_times), encoder["dim"]
         common = {k: encoder[k] for k in ("dim", "depth", "heads", "dropout", "input_dropout")}
+        # Absent from models of versions before mixing could be switched off.
+        mixing = encoder.get("mixing", "learned")
         self.register_buffer("step_times", torch.tensor(architecture.step_times, dtype=torch.float32))
         self.encoders = nn.ModuleDict(
             {
@@ -202,7 +204,7 @@ class NeuroAlign(nn.Module):
                     subject_rank=encoder["subject_rank"],
                     **common,
                 ),
-                VIDEO: VideoEncoder(architecture.video_levels, levels, steps, **common),
+                VIDEO: VideoEncoder(architecture.video_levels, levels, steps, mixing=mixing, **common),
             }
         )
         pairs = [(FMRI, VIDEO)]

@@ -240,7 +240,7 @@ def choose_recipe(samples: Samples, content: Content, dim: int) -> Recipe:
 
 
 def start_linear(
-    network: NeuroAlign, data: TrainingData, generator: torch.Generator
+    network: NeuroAlign, data: TrainingData, generator: torch.Generator, *, fit_response: bool = True
 ) -> tuple[Recipe, float | None]:
     """Set delays, maps and pools of a fresh network from the training pairs.
 
@@ -252,6 +252,8 @@ def start_linear(
         Only ``data.train`` is looked at.
     generator : torch.Generator
         Fills directions beyond the rank with small noise, so that they can be learned.
+    fit_response : bool
+        Whether the response is fitted (`adaptive` data only); if not, it stays canonical.
 
     Returns
     -------
@@ -265,14 +267,15 @@ def start_linear(
     rows = torch.randperm(len(data.train.clip), generator=generator)[:_MOST_WINDOWS].sort().values
     brain, clip = data.train.brain.take(rows), data.train.clip[rows]
     video = torch.cat([data.video[level] for level in architecture.video_levels], dim=-1)
-    if network.haemodynamic is not None:
+    fit_response = fit_response and network.haemodynamic is not None
+    if fit_response:
         _fit_response(network, brain, video[clip])
     with torch.no_grad():
         x = torch.cat([_resampled(network, brain, level) for level in architecture.brain_levels], dim=-1)
         samples = Samples(x, video, clip, brain.subject, architecture.shared_units)
         recipe = choose_recipe(samples, data.content, dim)
     if data.text is not None and network.reads_text:
-        (a, b, words), strength = _start_text(network, data, brain, samples, recipe)
+        (a, b, words), strength = _start_text(network, data, brain, samples, recipe, fit_response)
     else:
         a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)
         words = strength = None
@@ -297,7 +300,12 @@ def start_linear(
 
 
 def _start_text(
-    network: NeuroAlign, data: TrainingData, brain: BrainInput, samples: Samples, recipe: Recipe
+    network: NeuroAlign,
+    data: TrainingData,
+    brain: BrainInput,
+    samples: Samples,
+    recipe: Recipe,
+    fit_response: bool,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
     """Maps of brain, video and text, and the text's strength; where that is not 0, delays are those fitted with its features.
 
@@ -308,7 +316,8 @@ def _start_text(
     level, dim = next(iter(data.text.levels)), network.architecture.encoder["dim"]
     text = TextSamples(data.text.levels[level], data.text.present)
     factor = text.balance(samples)
-    text, heard, layer = replace(text, t=factor * text.t), samples, network.haemodynamic
+    text, heard = replace(text, t=factor * text.t), samples
+    layer = network.haemodynamic if fit_response else None
     if layer is not None:
         # What captions tell of a level that the video hardly drives includes when it answers.
         before = {name: value.clone() for name, value in layer.state_dict().items()}

@@ -55,6 +55,9 @@ HRF_PARAMETERS = (
     "encoders.fmri.resample.subject_shift",
 )
 
+# All of temporal adaptation: the response and the attention to what volumes hold.
+ADAPTATION = "encoders.fmri.resample."
+
 
 def encode(network: NeuroAlign, batch: Batch, context) -> dict[str, Encoded]:
     """All modalities of a batch, in float32 whatever the precision of the forward pass."""
@@ -128,10 +131,12 @@ def train_ntcl(
     mark = fingerprint(config.model_dump(mode="json", exclude={"vq", "seeds"}), seed, data)
     with seeded(seed) as generator:
         network = NeuroAlign(architecture_of(pairs, scalers, stage))
-        strength = start_linear(network, data, generator)[1] if stage.encoder.linear_start else None
+        strength = None
+        if stage.encoder.linear_start:
+            strength = start_linear(network, data, generator, fit_response=stage.hrf_lr > 0)[1]
         candidates = text_candidates(strength)
         network, data = network.to(device), data.to(device)
-        rates = dict.fromkeys(HRF_PARAMETERS, stage.hrf_lr)
+        rates = dict.fromkeys(HRF_PARAMETERS, stage.hrf_lr) if stage.hrf_lr else {ADAPTATION: 0.0}
         trainer = Trainer(network, stage, parameter_groups(network, stage, rates), generator, out, mark)
 
         # Epochs are compared at one weight of the text, chosen at the start; the final weights are chosen at the end.

@@ -24,7 +24,7 @@ from neuroalign.training.device import precision, resolve_device
 from neuroalign.training.linear_start import Samples, choose_recipe
 from neuroalign.training.linear_text import TextSamples, joint_maps
 from neuroalign.training.loop import Trainer, history_table, parameter_groups
-from neuroalign.training.ntcl import delay_table, encode, fingerprint
+from neuroalign.training.ntcl import ADAPTATION, delay_table, encode, fingerprint
 from neuroalign.training.seeds import seeded
 from neuroalign.training.terms import vq_loss, vq_terms
 from neuroalign.training.validation import (
@@ -73,6 +73,7 @@ def train_vq(
         _start_codebooks(network, data, generator, listens=start.weights.text > 0)
         slow = stage.lr * stage.encoder_lr
         rates = dict.fromkeys(("encoders.", "pools.", "log_scale."), slow)
+        rates |= {} if config.ntcl.hrf_lr else {ADAPTATION: 0.0}
         trainer = Trainer(network, stage, parameter_groups(network, stage, rates), generator, out, mark)
         latest: dict[str, Quantised] = {}
         present: dict[str, Tensor] = {}

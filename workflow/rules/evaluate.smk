@@ -43,6 +43,7 @@ rule evaluate:
     input:
         pairs=rules.pair.output,
         scores=PLAN.score_files,
+        controls=PLAN.control_score_files,
         code=source_files("neuroalign.evaluation.evaluate"),
     output:
         metrics=report(

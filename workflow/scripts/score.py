@@ -15,8 +15,13 @@ with job(snakemake):
     from neuroalign.pairs.store import read_pairs
     from neuroalign.plan import parse_branch
 
-    fold, _ = parse_branch(snakemake.wildcards.branch)
+    fold, seed = parse_branch(snakemake.wildcards.branch)
     pairs = read_pairs(Path(snakemake.input.pairs[0]).parent, fold)
+    # Only a variant of the model has this, and depends on the code.
+    if change := snakemake.params.get("change"):
+        from neuroalign.pairs.variants import change_pairs
+
+        pairs = change_pairs(pairs, change, seed)
     scores = score_pairs(load(Path(snakemake.input.model).parent), pairs)
     inputs = {Path(p).name: p for p in [*snakemake.input.pairs, snakemake.input.model]}
     write_scores(
