@@ -116,7 +116,9 @@ ABLATIONS: dict[str, Variant] = {
         {"ntcl.encoder.mixing": "uniform"},
     ),
     "no_vq": Variant(
-        "vector quantisation", "The model of stage 1, continuous only; nothing is trained again.", stage="ntcl"
+        "vector quantisation",
+        "The model of stage 1, continuous only; nothing is trained again.",
+        stage="ntcl",
     ),
     "no_dynamic": Variant(
         "dynamic weights",
@@ -182,4 +184,3 @@ def nothing_removed(name: str, config: Config) -> str | None:
     if same and variant.pairs is None and variant.stage == "vq":
         return "the configuration is without it already"
     return None
-

@@ -127,5 +127,3 @@ def time_only(pairs: PairedDataset) -> PairedDataset:
 def _taken(windows: BrainWindows, source: np.ndarray) -> BrainWindows:
     """Windows in which row i holds what row ``source[i]`` measured."""
     return replace(windows.select(source), rows=windows.rows)
-
-
