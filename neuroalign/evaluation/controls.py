@@ -161,7 +161,7 @@ def controls_table(
                 _over_seeds([judge.measure(items, [own[draw] for own in sources]) for items in seeds])
                 for draw in range(DRAWS)
             ]
-            measured.setdefault(name, {})[direction] = _over_draws(found, config.seed)
+            measured.setdefault(name, {})[direction] = over_draws(found, config.seed)
         for name in trained[0]:
             found = [
                 judge.measure(
@@ -175,7 +175,7 @@ def controls_table(
                 )
                 for draw in range(len(trained[0][name]))
             ]
-            measured.setdefault(name, {})[direction] = _over_draws(found, config.seed)
+            measured.setdefault(name, {})[direction] = over_draws(found, config.seed)
     rows = []
     for name, directions in measured.items():
         count = sum(len(subjects) for subjects in directions.values())
@@ -184,7 +184,7 @@ def controls_table(
                 best = {m.key: m.value for m in reference[direction].get(subject, [])}
                 source = model if name in ("shifted", "shuffled") else "ridge"
                 about = {"control": name, "model": source, "subject": subject, "direction": direction}
-                rows += [about | _judged(name, m, best.get(m.key), count) for m in measures]
+                rows += [about | judged(name, m, best.get(m.key), count) for m in measures]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -199,7 +199,7 @@ def _over_seeds(found: list[dict[str, list[Measure]]]) -> dict[str, list[Measure
     }
 
 
-def _over_draws(found: list[dict[str, list[Measure]]], seed: int) -> dict[str, list[Measure]]:
+def over_draws(found: list[dict[str, list[Measure]]], seed: int) -> dict[str, list[Measure]]:
     """The mean over draws of a control, with a distribution that resamples draws as well as blocks."""
     merged = _over_seeds(found)
     if len(found) == 1:
@@ -213,7 +213,7 @@ def _over_draws(found: list[dict[str, list[Measure]]], seed: int) -> dict[str, l
     return merged
 
 
-def _judged(control: str, measure: Measure, model_value: float | None, count: int) -> dict[str, object]:
+def judged(control: str, measure: Measure, model_value: float | None, count: int) -> dict[str, object]:
     """The row of a control, with what was expected and whether it held."""
     level = 1 - (1 - SIMULTANEOUS) / count
     row = measure.row(level)

@@ -25,6 +25,7 @@ from neuroalign.io import write_tsv
 from neuroalign.models.model import FMRI, TEXT, VIDEO, Architecture, Encoded, NeuroAlign
 from neuroalign.models.scaling import Scalers
 from neuroalign.models.trained import TrainedModel
+from neuroalign.pairs.blind import blind, learned_from
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.training.data import (
     Batch,
@@ -125,6 +126,7 @@ def train_ntcl(
         cut new ones. A lag that was swept is taken from `pairs`.
     """
     out, stage = Path(out), config.ntcl
+    pairs = blind(pairs)
     device = resolve_device(config)
     scalers = fit_scalers(pairs, stage.encoder)
     data = to_tensors(pairs, scalers)
@@ -176,6 +178,7 @@ def train_ntcl(
             "best_epoch": trainer.best_epoch,
             "validation": mean_retrieval(scores, weights),
             "config": config.model_dump(mode="json"),
+            "learned_from": learned_from(pairs),
             "provenance": made_by,
         },
         {} if pairs.same_units else {subject: w.unit_labels for subject, w in pairs.brain.items()},

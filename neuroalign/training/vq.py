@@ -17,6 +17,7 @@ from neuroalign.models.losses.contrast import Content
 from neuroalign.models.model import FMRI, TEXT, VIDEO, NeuroAlign
 from neuroalign.models.quantise.residual import Quantised
 from neuroalign.models.trained import TrainedModel, load
+from neuroalign.pairs.blind import blind, learned_from
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.training.codes import code_assignments, code_clips, usage, usage_table
 from neuroalign.training.data import TrainingData, take_batch, to_tensors
@@ -63,7 +64,8 @@ def train_vq(
     out, stage = Path(out), config.vq
     device = resolve_device(config)
     start = load(ntcl_dir)
-    data = to_tensors(pairs, start.scalers)
+    seen = blind(pairs)
+    data = to_tensors(seen, start.scalers)
     mark = fingerprint(config.model_dump(mode="json", exclude={"seeds"}), seed, data)
     with seeded(seed) as generator:
         architecture = replace(start.network.architecture, vq=stage.model_dump(mode="json"))
@@ -115,6 +117,7 @@ def train_vq(
             "best_epoch": trainer.best_epoch,
             "validation": mean_retrieval(scores, weights),
             "config": config.model_dump(mode="json"),
+            "learned_from": learned_from(seen),
             "provenance": made_by,
         },
         start.subject_units,

@@ -44,7 +44,12 @@ use rule score as vary_score with:
         pairs=rules.pair.output,
         model=lambda wildcards: PLAN.scored_model(wildcards.variant, wildcards.branch, "model.safetensors"),
         description=lambda wildcards: PLAN.scored_model(wildcards.variant, wildcards.branch, "model.json"),
-        code=source_files("neuroalign.models.score", "neuroalign.evaluation.scores", "neuroalign.pairs.variants"),
+        code=source_files(
+            "neuroalign.models.score",
+            "neuroalign.evaluation.scores",
+            "neuroalign.evaluation.leakage",
+            "neuroalign.pairs.variants",
+        ),
     output:
         f"{OUT}/evaluation/scores/neuroalign_{{variant}}/{{branch}}.h5",
     log:
