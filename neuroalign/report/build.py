@@ -19,6 +19,7 @@ from neuroalign.report import (
     provenance,
     retrieval,
     stimuli,
+    summary,
     training,
 )
 from neuroalign.report.page import render
@@ -78,6 +79,7 @@ def sections(results: Results) -> list[Section]:
         retrieval.section,
         functools.partial(gallery.section, pictures=pictures),
         functools.partial(codes.section, pictures=pictures),
+        summary.section,
         controls.section,
         controls.baselines,
         controls.ceilings,
