@@ -62,6 +62,7 @@ def judged(name: str, model, pairs) -> pd.DataFrame:
     return retrained_table({f"neuroalign_control_{name}": trials}, CONFIG)
 
 
+@pytest.mark.slow
 def test_a_canonical_response_stays_canonical_and_the_same_for_all(pairs, tmp_path, tiny):
     config = ablated("no_adaptation", tiny(ntcl={"epochs": 2}, vq={"epochs": 2, "encoder_lr": 1.0}))
     model = trained(pairs, tmp_path, config)
@@ -79,7 +80,9 @@ def test_without_gradients_the_encoders_stay_at_the_linear_start(pairs, tmp_path
     model = trained(pairs, tmp_path, config)
     start = load(tmp_path / "ntcl").network.state_dict()
     assert load(tmp_path / "ntcl").meta["best_epoch"] == 0
-    for name, value in start.items():
+    kept = {n: v for n, v in start.items() if n.startswith(("encoders.", "pools."))}
+    assert len(kept) > 20
+    for name, value in kept.items():
         assert torch.equal(model.network.state_dict()[name], value), name
     gates = [v for name, v in start.items() if "gate_" in name]
     assert gates
@@ -105,6 +108,7 @@ def test_one_level_on_each_side(pairs, tmp_path, tiny):
     assert set(score_pairs(model, merged)) == {"01", "02"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["shuffled", "shifted", "time_only"])
 def test_the_model_retrained_on_nothing_is_at_chance(pairs, tmp_path, tiny, change):
     changed = change_pairs(pairs, change, 0)
@@ -114,6 +118,7 @@ def test_the_model_retrained_on_nothing_is_at_chance(pairs, tmp_path, tiny, chan
     assert table["passed"].all()
 
 
+@pytest.mark.slow
 def test_training_that_reads_test_windows_is_not_at_chance_when_shuffled(pairs, tmp_path, tiny, monkeypatch):
     """Planted: what calls itself the training part holds the test windows too, and training is not blind to them."""
     changed = change_pairs(pairs, "shuffled", 0)

@@ -23,6 +23,7 @@ def demo(tmp_path) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_stage_1_is_trained_again_only_where_it_changes(root, tmp_path, demo):
     before = _DAG.jobs(_DAG.dry_run(root, tmp_path, demo))
     demo["ablations"] = ["no_time", "no_vq", "no_dynamic", "no_hierarchy"]
