@@ -7,7 +7,8 @@
 `value, chance`
     Mean over queries and seeds.
 `clips_low, clips_high`
-    Resample blocks of film (`evaluate.block_s`), all people of a block together: other clips, these people.
+    Resample blocks of film (`evaluate.block_s`), all people of a block together: other clips, these people. Of controls, the
+    interval of ``controls.tsv``, which holds for all people and directions of the control together.
 `people_low, people_high`
     Resample blocks and people at once: other clips *and* other people. Empty with fewer than `FEWEST_PEOPLE`.
 `seeds, seeds_low, seeds_high`
