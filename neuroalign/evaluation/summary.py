@@ -16,7 +16,8 @@
     seed; of no width for what has no random start.
 `difference, difference_low, difference_high`
     The method minus NeuroAlign on the same queries; the interval resamples clips and people where there are enough of them,
-    clips alone otherwise. Of an ablation this is what its part is worth, with the sign turned. Empty where queries differ.
+    clips alone otherwise. Of an ablation this is what its part is worth, with the sign turned; its quantised score is compared
+    with the model's quantised score. Empty where queries differ.
 
 Blocks and people are resampled independently of each other, with a query counted as often as its block was drawn times as often as
 its person was (the pigeonhole bootstrap: Owen 2007, *The pigeonhole bootstrap*, Annals of Applied Statistics 1:386). It is
@@ -39,6 +40,7 @@ from neuroalign.evaluation.trials import DIRECTIONS, Trials
 
 MODEL = "neuroalign"
 ABLATION = f"{MODEL}_without_"
+QUANTISED = "_quantised"
 METRICS = ("top1", "top5", "mrr")
 FEWEST_PEOPLE = 5
 COLUMNS = (
@@ -56,6 +58,12 @@ def group_of(model: str) -> str:
     if model.startswith(ABLATION):
         return "ablation"
     return "part" if model.startswith(f"{MODEL}_") else "baseline"
+
+
+def reference_of(model: str) -> str:
+    """What a method's difference is to: the model, or for the quantised score of an ablation that of the model."""
+    quantised = model.startswith(ABLATION) and model.endswith(QUANTISED)
+    return MODEL + QUANTISED if quantised else MODEL
 
 
 @dataclass(frozen=True)
@@ -180,9 +188,10 @@ def summary_table(
         for direction in DIRECTIONS:
             for metric in METRICS:
                 own = queries_of(trials[model][direction], metric, config)
+                compared = reference_of(model)
                 main = None
-                if model != MODEL and MODEL in trials:
-                    main = queries_of(trials[MODEL][direction], metric, config)
+                if model != compared and compared in trials:
+                    main = queries_of(trials[compared][direction], metric, config)
                 about = {"group": group_of(model), "model": model, "direction": direction, "metric": metric}
                 rows.append(about | _row(own, main, config))
     for group, table, name in (("control", controls, "control"), ("ceiling", ceilings, "ceiling")):

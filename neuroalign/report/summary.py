@@ -57,7 +57,10 @@ def section(results: Results) -> Section:
 def cost_sentences(summary: pd.DataFrame) -> list[str]:
     """Which parts of the model are shown to be worth something by top-1, which to do harm, and of which nothing is shown."""
     rows = summary[(summary["group"] == "ablation") & (summary["metric"] == PRIMARY)]
-    rows = rows[~rows["model"].str.endswith("_quantised") & rows["difference"].notna()]
+    # What belongs to quantisation alone may not show in the fused score, which need not listen to it.
+    apart = {f"neuroalign_{folder_of('ablation', name)}_quantised" for name in ("no_dynamic", "no_depth")}
+    fused = ~rows["model"].str.endswith("_quantised")
+    rows = rows[(fused | rows["model"].isin(apart)) & rows["difference"].notna()]
     if rows.empty:
         return []
     told: dict[str, list[str]] = {"worth": [], "harm": [], "open": []}
@@ -182,7 +185,8 @@ def _told(found: dict[str, Any]) -> str:
 
 def _removed(model: str) -> str:
     names = {f"neuroalign_{folder_of('ablation', name)}": v.title for name, v in ABLATIONS.items()}
-    return names.get(model, model_name(model))
+    whole = model.removesuffix("_quantised")
+    return names.get(whole, model_name(whole)) + (" by the quantised part" if whole != model else "")
 
 
 def _difference(metric: str, row: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from neuroalign.evaluation.summary import (
     COLUMNS,
     crossed_distribution,
     group_of,
+    reference_of,
     seed_interval,
     summary_table,
 )
@@ -68,6 +69,12 @@ def test_names_tell_groups():
         "ridge",
         "pooled_cca",
     )
+    assert [reference_of(n) for n in names] == [
+        "neuroalign",
+        "neuroalign",
+        "neuroalign_quantised",
+        *["neuroalign"] * 2,
+    ]
     assert [group_of(n) for n in names] == ["model", "part", "ablation", "baseline", "baseline"]
 
 

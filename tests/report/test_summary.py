@@ -30,6 +30,14 @@ def test_costs_are_told_only_where_the_interval_leaves_out_zero(section):
     assert "the t interval of the mean over 2 seeds" in text
 
 
+def test_parts_of_quantisation_are_also_judged_by_the_quantised_score():
+    rows = {"group": "ablation", "metric": "top1", "difference": -0.05, "difference_low": -0.09}
+    models = ("neuroalign_without_depth_quantised", "neuroalign_without_time_quantised")
+    table = pd.DataFrame([rows | {"model": m, "difference_high": -0.01} for m in models])
+    (sentence,) = summary.cost_sentences(table)
+    assert sentence.endswith("residual depth by the quantised part (+5.0).")
+
+
 def test_harm_is_called_harm():
     rows = {"group": "ablation", "model": "neuroalign_without_vq", "metric": "top1", "difference": 0.05}
     table = pd.DataFrame([rows | {"difference_low": 0.01, "difference_high": 0.09}])
