@@ -22,6 +22,7 @@ include: "workflow/rules/pair.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/adapt.smk"
+include: "workflow/rules/variants.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -27,6 +27,7 @@ from neuroalign.fmri import fmriprep
 from neuroalign.plan_brain import BrainPlan
 from neuroalign.plan_stimuli import StimulusPlan
 from neuroalign.plan_text import TextPlan
+from neuroalign.plan_variants import VariantPlan
 from neuroalign.video.weights import Request, folder_problems, local_files, weights_request
 from neuroalign.video.weights_record import RECORD
 
@@ -107,7 +108,7 @@ def _with_demo_atlas(config: Config, image: str) -> Config:
 
 
 @dataclass
-class Plan(BrainPlan, TextPlan, StimulusPlan):
+class Plan(BrainPlan, TextPlan, StimulusPlan, VariantPlan):
     """Runs, stimuli, models and their files.
 
     Attributes
@@ -404,9 +405,10 @@ class Plan(BrainPlan, TextPlan, StimulusPlan):
 
     @property
     def score_files(self) -> list[str]:
-        """Scores of NeuroAlign and every baseline."""
+        """Scores of NeuroAlign, its ablations and every baseline."""
         methods = ["neuroalign", *self.checked.baselines]
-        return [f"{self.out}/evaluation/scores/{m}/{branch}.h5" for m in methods for branch in self.branches]
+        files = [f"{self.out}/evaluation/scores/{m}/{branch}.h5" for m in methods for branch in self.branches]
+        return files + self.ablation_score_files
 
     @property
     def contribution_files(self) -> list[str]:
@@ -446,17 +448,10 @@ class Plan(BrainPlan, TextPlan, StimulusPlan):
             for b in self.branches
             for stage in ("ntcl", "vq")
         ]
-        files += [*self.adaptation_files, *self.learning_curve_files]
-        return sorted(
-            {
-                *files,
-                *self.brain_shards,
-                *models,
-                *self.model_files,
-                *self.score_files,
-                *self.contribution_files,
-            }
-        )
+        files += [*self.adaptation_files, *self.learning_curve_files, *self.contribution_files]
+        models += self.variant_model_files
+        scores = [*self.score_files, *self.control_score_files]
+        return sorted({*files, *self.brain_shards, *models, *self.model_files, *scores})
 
 
 def parse_branch(branch: str) -> tuple[int, int]:

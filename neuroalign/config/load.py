@@ -18,6 +18,7 @@ from neuroalign.config.fmri import Fmri, Hrf
 from neuroalign.config.pairs import Clips, Split
 from neuroalign.config.text import Text
 from neuroalign.config.train import Train
+from neuroalign.config.variants import AblationName, ControlName, nothing_removed
 from neuroalign.config.video import Video
 from neuroalign.errors import Problems, UserError, nearest
 
@@ -43,6 +44,16 @@ class Config(Section):
         description="Other methods evaluated on the same pairs; `pooled_*` share one model over subjects.",
     )
     adapt: Adapt = Field(default_factory=Adapt, description="Adaptation to unseen people.")
+    ablations: Annotated[list[AblationName], BeforeValidator(_empty_is_none)] = Field(
+        default_factory=list,
+        description="Parts of the model to train it without, each a model of its own in every table; every one trains both stages "
+        "again, or stage 2 where the part belongs to it (docs/baselines.md).",
+    )
+    controls: Annotated[list[ControlName], BeforeValidator(_empty_is_none)] = Field(
+        default_factory=list,
+        description="Controls for which the whole model is trained again: on `shuffled` pairs, on brain series `shifted` in time, on "
+        "clip `time_only` in place of the brain. Off by default because of what they cost; the same controls with ridge always run.",
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Retrieval evaluation.")
     report: Report = Field(default_factory=Report, description="The HTML report.")
 
@@ -74,6 +85,9 @@ class Config(Section):
                 "dataset.filters.bids_filter_file and dataset.presentations are for real data: remove them, or set "
                 "dataset.simulate to null"
             )
+        for name in self.ablations:
+            if reason := nothing_removed(name, self):
+                raise ValueError(f"ablations: '{name}' has nothing to remove here ({reason}); take it out")
         alone = [name for name in self.baselines if not name.startswith("pooled_")]
         if self.split.unseen_people and alone:
             raise ValueError(

@@ -45,6 +45,10 @@ class Encoder(Section):
         description="Start the maps at a regularised canonical correlation of the training pairs; false: random, which wants "
         "`lr` and `hrf_lr` ten times as large.",
     )
+    mixing: Literal["learned", "uniform"] = Field(
+        "learned",
+        description="How brain levels hear video levels: with weights that are learned from a diagonal start, or all alike.",
+    )
     pooling: Literal["steps", "mean"] = Field(
         "steps",
         description="`steps` keeps the order of a clip's steps in the pooled vector; `mean` averages them.",
@@ -93,6 +97,7 @@ class Optimiser(Section):
 class Ntcl(Optimiser):
     """Stage 1: neural-temporal contrastive learning."""
 
+    epochs: int = Field(30, ge=0, description="Most epochs; 0 keeps the model that training starts from.")
     encoder: Encoder = Field(default_factory=Encoder, description="Size of the encoders.")
     terms: NtclTerms = Field(default_factory=NtclTerms, description="Weights of the loss terms.")
     soften_s: float = Field(
@@ -105,7 +110,11 @@ class Ntcl(Optimiser):
     )
     horizon: int = Field(2, ge=1, description="Steps ahead that L_pred predicts (K).")
     temperature: float = Field(0.1, gt=0, description="Temperature at the start; it is learned.")
-    hrf_lr: float = Field(5e-4, gt=0, description="Learning rate of the haemodynamic parameters.")
+    hrf_lr: float = Field(
+        5e-4,
+        ge=0,
+        description="Learning rate of the haemodynamic parameters; 0 keeps one canonical response for all levels and people.",
+    )
 
 
 class VqTerms(Section):

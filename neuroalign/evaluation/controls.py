@@ -37,7 +37,8 @@ from neuroalign.evaluation.scores import SubjectScores
 from neuroalign.evaluation.statistics import Judge, Measure, average
 from neuroalign.evaluation.trials import DIRECTIONS, Trials, make_trials, order_scores
 from neuroalign.pairs.linear import cosine, decompose, flat
-from neuroalign.pairs.store import BrainWindows, PairedDataset
+from neuroalign.pairs.store import PairedDataset
+from neuroalign.pairs.variants import time_only
 
 COLUMNS = (
     "control",
@@ -59,7 +60,6 @@ COLUMNS = (
 )
 SIMULTANEOUS = 0.95
 DRAWS = 10
-_TIME_WIDTH_S = 60.0
 
 
 def far_rotations(trials: Trials) -> list[np.ndarray]:
@@ -79,34 +79,6 @@ def far_rotations(trials: Trials) -> list[np.ndarray]:
     return sources
 
 
-def time_only_pairs(pairs: PairedDataset) -> PairedDataset:
-    """The same pairs with clip time in place of the brain.
-
-    Gaussian bumps every 60 s over time in the stimulus and over time in the run: they say *when*, smoothly, and nothing
-    of what was shown or measured.
-    """
-    table = pairs.clips
-    axes = [table["start_s"].to_numpy(float), table["onset_s"].to_numpy(float)]
-    centres = [np.arange(a.min(), a.max() + _TIME_WIDTH_S, _TIME_WIDTH_S) for a in axes]
-    steps = np.asarray(pairs.video.step_times, float)
-    brain = {}
-    for subject, windows in pairs.brain.items():
-        bumps = [
-            np.exp(-0.5 * (((axis[windows.rows][:, None] + steps)[..., None] - c) / _TIME_WIDTH_S) ** 2)
-            for axis, c in zip(axes, centres, strict=True)
-        ]
-        data = np.concatenate(bumps, axis=2).astype(np.float32)
-        brain[subject] = BrainWindows(
-            windows.rows,
-            {"time": data},
-            np.tile(pairs.video.step_times, (len(data), 1)),
-            np.ones(data.shape[:2], bool),
-            {"time": [f"bump-{i}" for i in range(data.shape[2])]},
-            True,
-        )
-    return PairedDataset(pairs.clips, brain, pairs.video)
-
-
 def trained_controls(pairs: PairedDataset, seed: int) -> dict[str, list[dict[str, SubjectScores]]]:
     """Train the control models of one fold and score its test windows.
 
@@ -123,7 +95,7 @@ def trained_controls(pairs: PairedDataset, seed: int) -> dict[str, list[dict[str
     """
     lags = lag_for(pairs)
     found = {
-        "time_only": [fit_and_score(material(time_only_pairs(pairs), (0.0,)))[0]],
+        "time_only": [fit_and_score(material(time_only(pairs), (0.0,)))[0]],
         "shuffled_training": _shuffled_training(material(pairs, lags), seed),
     }
     if pairs.video.low_level is not None:
@@ -191,7 +163,7 @@ def controls_table(
                 _over_seeds([judge.measure(items, [own[draw] for own in sources]) for items in seeds])
                 for draw in range(DRAWS)
             ]
-            measured.setdefault(name, {})[direction] = _over_draws(found, config.seed)
+            measured.setdefault(name, {})[direction] = over_draws(found, config.seed)
         for name in trained[0]:
             found = [
                 judge.measure(
@@ -205,7 +177,7 @@ def controls_table(
                 )
                 for draw in range(len(trained[0][name]))
             ]
-            measured.setdefault(name, {})[direction] = _over_draws(found, config.seed)
+            measured.setdefault(name, {})[direction] = over_draws(found, config.seed)
     rows = []
     for name, directions in measured.items():
         count = sum(len(subjects) for subjects in directions.values())
@@ -214,7 +186,7 @@ def controls_table(
                 best = {m.key: m.value for m in reference[direction].get(subject, [])}
                 source = model if name in ("shifted", "shuffled") else "ridge"
                 about = {"control": name, "model": source, "subject": subject, "direction": direction}
-                rows += [about | _judged(name, m, best.get(m.key), count) for m in measures]
+                rows += [about | judged(name, m, best.get(m.key), count) for m in measures]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -229,7 +201,7 @@ def _over_seeds(found: list[dict[str, list[Measure]]]) -> dict[str, list[Measure
     }
 
 
-def _over_draws(found: list[dict[str, list[Measure]]], seed: int) -> dict[str, list[Measure]]:
+def over_draws(found: list[dict[str, list[Measure]]], seed: int) -> dict[str, list[Measure]]:
     """The mean over draws of a control, with a distribution that resamples draws as well as blocks."""
     merged = _over_seeds(found)
     if len(found) == 1:
@@ -243,7 +215,7 @@ def _over_draws(found: list[dict[str, list[Measure]]], seed: int) -> dict[str, l
     return merged
 
 
-def _judged(control: str, measure: Measure, model_value: float | None, count: int) -> dict[str, object]:
+def judged(control: str, measure: Measure, model_value: float | None, count: int) -> dict[str, object]:
     """The row of a control, with what was expected and whether it held."""
     level = 1 - (1 - SIMULTANEOUS) / count
     row = measure.row(level)

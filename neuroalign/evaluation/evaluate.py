@@ -17,6 +17,8 @@ Tables (all long format, one number per row; ``n/a`` where it cannot be said)
     See `evaluation.controls`.
 ``ceilings.tsv``
     See `evaluation.ceilings`; `ceiling` in place of model and seed.
+``summary.tsv``
+    See `evaluation.summary`: everything in one grouped table.
 ``rankings.tsv``
     Per query: the true clip, its rank (mid-rank for ties) and the five best candidates.
 
@@ -42,10 +44,12 @@ from neuroalign.errors import UserError
 from neuroalign.evaluation import bootstrap, ceilings
 from neuroalign.evaluation.baselines._data import lag_for, material
 from neuroalign.evaluation.controls import controls_table
-from neuroalign.evaluation.leakage import check_split
+from neuroalign.evaluation.leakage import check_pairs
+from neuroalign.evaluation.retrained import retrained_table
 from neuroalign.evaluation.retrieval import near_clips, outranked
 from neuroalign.evaluation.scores import Cache, ScoreFileReader, SubjectScores
 from neuroalign.evaluation.statistics import Judge, Measure, average, difference
+from neuroalign.evaluation.summary import summary_table
 from neuroalign.evaluation.trials import DIRECTIONS, Trials, make_trials, order_scores
 from neuroalign.io import write_json, write_tsv
 from neuroalign.pairs.store import PairedDataset, read_pairs
@@ -135,6 +139,7 @@ class Results:
     controls: pd.DataFrame
     ceilings: pd.DataFrame
     rankings: pd.DataFrame
+    summary: pd.DataFrame
 
 
 def evaluate(
@@ -143,6 +148,7 @@ def evaluate(
     config: Evaluate,
     folds: int = 1,
     guard_s: float = 0.0,
+    retrained: Sequence[ScoreFile] = (),
 ) -> Results:
     """Evaluate score files of the same pairs.
 
@@ -157,6 +163,8 @@ def evaluate(
         Folds of the split.
     guard_s : float
         Seconds that the split promises between its parts; checked before anything is evaluated.
+    retrained : sequence of ScoreFile
+        Of controls for which the model was trained again (`evaluation.retrained`).
 
     Raises
     ------
@@ -169,19 +177,25 @@ def evaluate(
         raise UserError("There are no score files to evaluate; train the model or a baseline first.")
     parts = [read_pairs(pairs_dir, fold) for fold in range(folds)]
     for pairs in parts:
-        check_split(pairs.clips, guard_s)
+        check_pairs(pairs, guard_s)
     trials = _read(score_files, parts)
     judge = Judge(config)
     metrics, comparisons = _metrics_and_comparisons(trials, judge, config)
     main = MODEL if MODEL in trials else next(iter(trials))
+    controls = controls_table(
+        main, {d: list(seeds.values()) for d, seeds in trials[main].items()}, parts, config
+    )
+    if retrained:
+        judged = retrained_table(_read(retrained, parts), config)
+        controls = pd.concat([controls, judged], ignore_index=True)
+    ceilings_found = _ceilings(parts, judge, config)
     return Results(
         metrics=metrics,
         comparisons=comparisons,
-        controls=controls_table(
-            main, {d: list(seeds.values()) for d, seeds in trials[main].items()}, parts, config
-        ),
-        ceilings=_ceilings(parts, judge, config),
+        controls=controls,
+        ceilings=ceilings_found,
         rankings=_rankings(trials),
+        summary=summary_table(trials, controls, ceilings_found, config),
     )
 
 

@@ -198,6 +198,8 @@ class NeuroAlign(nn.Module):
         encoder = architecture.encoder
         levels, steps, dim = len(architecture.brain_levels), len(architecture.step_times), encoder["dim"]
         common = {k: encoder[k] for k in ("dim", "depth", "heads", "dropout", "input_dropout")}
+        # Absent from models of versions before mixing could be switched off.
+        mixing = encoder.get("mixing", "learned")
         self.register_buffer("step_times", torch.tensor(architecture.step_times, dtype=torch.float32))
         for name in ("brain_whitener", "video_whitener"):
             self.register_buffer(name, torch.eye(steps))
@@ -213,7 +215,7 @@ class NeuroAlign(nn.Module):
                     adapted=architecture.adapted,
                     **common,
                 ),
-                VIDEO: VideoEncoder(architecture.video_levels, levels, steps, **common),
+                VIDEO: VideoEncoder(architecture.video_levels, levels, steps, mixing=mixing, **common),
             }
         )
         pairs = [(FMRI, VIDEO)]

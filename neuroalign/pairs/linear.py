@@ -1,4 +1,4 @@
-"""Linear tools that the choice of the lag and the baselines share: scaling, ridge, and the criterion of all choices."""
+"""Linear tools that the choice of the lag and the baselines share: scaling, ridge, and the cosine of clips."""
 
 from __future__ import annotations
 
@@ -156,23 +156,3 @@ def cosine(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     a /= np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-12)
     b /= np.maximum(np.linalg.norm(b, axis=1, keepdims=True), 1e-12)
     return (a @ b.T).astype(np.float32)
-
-
-def quality(predicted: np.ndarray, video: np.ndarray, contents: np.ndarray) -> float:
-    """The criterion of every choice on validation: mean share of the gallery that the true clip beats.
-
-    Averaged over both directions. It changes smoothly where top-1 of a small validation set moves in jumps.
-    """
-    gallery, truth = np.unique(contents, return_inverse=True)
-    if len(gallery) < 2:
-        return float("nan")
-    return score_quality(cosine(predicted, video[gallery]), truth)
-
-
-def score_quality(scores: np.ndarray, truth: np.ndarray) -> float:
-    """`quality` of a score matrix (windows, contents) with the true column of each window."""
-    own = scores[np.arange(len(truth)), truth]
-    beaten = (scores < own[:, None]).mean() + 0.5 * (scores == own[:, None]).mean()
-    among = scores[:, truth]
-    others = (among < own[None]).mean() + 0.5 * (among == own[None]).mean()
-    return float((beaten + others) / 2)

@@ -21,6 +21,7 @@ from neuroalign.report import (
     provenance,
     retrieval,
     stimuli,
+    summary,
     training,
 )
 from neuroalign.report.page import render
@@ -81,6 +82,7 @@ def sections(results: Results) -> list[Section]:
         functools.partial(gallery.section, pictures=pictures),
         contributions.section,
         functools.partial(codes.section, pictures=pictures),
+        summary.section,
         controls.section,
         controls.baselines,
         controls.ceilings,

@@ -26,6 +26,9 @@ CONTROL_NAMES = {
     "time_only": "only the time of the clip",
     "shuffled_training": "trained on shuffled pairs",
     "low_level": "only luminance, contrast and motion",
+    "retrained_shuffled": "NeuroAlign trained on shuffled pairs",
+    "retrained_shifted": "NeuroAlign trained on brain series shifted in time",
+    "retrained_time_only": "NeuroAlign trained on only the time of the clip",
 }
 CEILING_NAMES = {
     "repeat_to_repeat": "a repeat, by the first showing",
@@ -114,6 +117,7 @@ def baselines(results: Results) -> Section:
     out = Section("baselines", "Baselines")
     rows = headline_rows(results.metrics, subject="all")
     rows = rows if len(rows) else headline_rows(results.metrics)
+    rows = rows[~ablations(rows["model"])]
     others = [m for m in dict.fromkeys(rows["model"]) if m not in MODEL_NAMES]
     if not others:
         out.absent.append("No baseline was evaluated.")
@@ -145,6 +149,11 @@ def baselines(results: Results) -> Section:
     )
     _add_differences(out, results)
     return out
+
+
+def ablations(models: pd.Series) -> pd.Series:
+    """Which rows are of the model without a part: the summary's, not a baseline's."""
+    return models.astype(str).str.startswith(f"{MODEL}_without_")
 
 
 def ranking_sentence(mean: pd.Series, comparisons: pd.DataFrame | None = None) -> str:
@@ -181,6 +190,7 @@ def _add_differences(out: Section, results: Results) -> None:
         out.absent.append("There are no paired differences (evaluation/comparisons.tsv).")
         return
     rows = headline_rows(pick(comparisons, model_a=MODEL, metric=PRIMARY, subject="all"))
+    rows = rows[~ablations(rows["model_b"])]
     if len(rows):
         names = list(dict.fromkeys(rows["model_b"]))
         out.reading.append(difference_sentence(rows[~rows["model_b"].isin(MODEL_NAMES)]))

@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 import matplotlib
 from matplotlib.figure import Figure
 
+from neuroalign.config.variants import ABLATIONS, folder_of
+
 # Okabe & Ito (2008): told apart with every common form of colour blindness, and in grey.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
     "#0072B2",
@@ -289,6 +291,10 @@ def p_value(value: float) -> str:
 
 def model_name(model: str) -> str:
     """A model's name for people."""
+    for name, variant in ABLATIONS.items():
+        whole = f"neuroalign_{folder_of('ablation', name)}"
+        if model in (whole, f"{whole}_quantised"):
+            return f"NeuroAlign without {variant.title}{', quantised part' if model != whole else ''}"
     return MODEL_NAMES.get(model) or " ".join(_SPELT.get(word, word) for word in model.split("_"))
 
 

@@ -89,7 +89,7 @@ def choose_surround(network: NeuroAlign, data: TrainingData, generator: torch.Ge
 
 
 def start_linear(
-    network: NeuroAlign, data: TrainingData, generator: torch.Generator
+    network: NeuroAlign, data: TrainingData, generator: torch.Generator, *, learn_response: bool = True
 ) -> tuple[Recipe, float | None]:
     """Set delays, maps and pools of a fresh network from the training pairs.
 
@@ -101,6 +101,8 @@ def start_linear(
         Only ``data.train`` is looked at.
     generator : torch.Generator
         Fills directions beyond the rank with small noise, so that they can be learned.
+    learn_response : bool
+        Whether the response is fitted (`adaptive` data only); if not, it stays canonical.
 
     Returns
     -------
@@ -114,11 +116,11 @@ def start_linear(
     rows, brain = _some_windows(data, generator)
     clip = data.train.clip[rows]
     video = torch.cat([data.video[level] for level in architecture.video_levels], dim=-1)
-    samples = _read(network, data, brain, clip, video, video, generator)
+    samples = _read(network, data, brain, clip, video, video, generator, learn_response)
     with torch.no_grad():
         recipe = choose_recipe(samples, data.content, dim)
     if data.text is not None and network.reads_text:
-        (a, b, words), strength = _start_text(network, data, brain, samples, recipe, video, generator)
+        (a, b, words), strength = _start_text(network, data, brain, samples, recipe, video, generator, learn_response)
     else:
         with torch.no_grad():
             a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)
@@ -156,6 +158,7 @@ def _read(
     video: Tensor,
     features: Tensor,
     generator: torch.Generator,
+    learn_response: bool = True,
 ) -> Samples:
     """Settle how windows are read at the steps of their clips: the response and the noise over time.
 
@@ -170,6 +173,8 @@ def _read(
     features : Tensor (contents, steps, features)
         What the response is fitted with: the video, or more.
     generator : torch.Generator
+    learn_response : bool
+        Whether the response is fitted; if not, it stays canonical.
 
     Returns
     -------
@@ -194,7 +199,7 @@ def _read(
             return samples()
     films = join_films(features, torch.unique(clip), data.content, network.step_times)
     volumes = volumes_of(brain, clip, data.content, leading_features(films), generator)
-    if len(volumes.subject):
+    if learn_response and len(volumes.subject):
         fit_response(layer, volumes)
     with torch.no_grad():
         layer.context.copy_(film_around(films, len(network.step_times)))
@@ -235,6 +240,7 @@ def _start_text(
     recipe: Recipe,
     video: Tensor,
     generator: torch.Generator,
+    learn_response: bool,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
     """Maps of brain, video and text, and the text's strength; where that is not 0, delays are those fitted with its features.
 
@@ -247,7 +253,7 @@ def _start_text(
     factor = text.balance(replace(samples, y=video))
     text, heard = replace(text, t=factor * text.t), samples
     before = layer_state(network)
-    if network.haemodynamic is not None:
+    if network.haemodynamic is not None and learn_response:
         # What captions tell of a level that the video hardly drives includes when it answers.
         features = torch.cat([video, text.t], dim=-1)
         heard = _read(network, data, brain, samples.clip, video, features, generator)

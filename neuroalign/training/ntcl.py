@@ -25,6 +25,7 @@ from neuroalign.io import write_tsv
 from neuroalign.models.model import FMRI, TEXT, VIDEO, Architecture, Encoded, NeuroAlign
 from neuroalign.models.scaling import Scalers
 from neuroalign.models.trained import TrainedModel
+from neuroalign.pairs.blind import blind, learned_from
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.training.data import (
     Batch,
@@ -54,6 +55,9 @@ HRF_PARAMETERS = (
     "encoders.fmri.resample.log_dispersion",
     "encoders.fmri.resample.subject_shift",
 )
+
+# All of temporal adaptation: the response and the attention to what volumes hold.
+ADAPTATION = "encoders.fmri.resample."
 
 
 def encode(network: NeuroAlign, batch: Batch, context) -> dict[str, Encoded]:
@@ -122,6 +126,7 @@ def train_ntcl(
         cut new ones. A lag that was swept is taken from `pairs`.
     """
     out, stage = Path(out), config.ntcl
+    pairs = blind(pairs)
     device = resolve_device(config)
     scalers = fit_scalers(pairs, stage.encoder)
     data = to_tensors(pairs, scalers)
@@ -131,10 +136,12 @@ def train_ntcl(
         if data.surround is not None:
             scalers.surround = _surround(network, data, stage, generator)
             data = data.with_surround(scalers.surround)
-        strength = start_linear(network, data, generator)[1] if stage.encoder.linear_start else None
+        strength = None
+        if stage.encoder.linear_start:
+            strength = start_linear(network, data, generator, learn_response=stage.hrf_lr > 0)[1]
         candidates = text_candidates(strength)
         network, data = network.to(device), data.to(device)
-        rates = dict.fromkeys(HRF_PARAMETERS, stage.hrf_lr)
+        rates = dict.fromkeys(HRF_PARAMETERS, stage.hrf_lr) if stage.hrf_lr else {ADAPTATION: 0.0}
         trainer = Trainer(network, stage, parameter_groups(network, stage, rates), generator, out, mark)
 
         # Epochs are compared at one weight of the text, chosen at the start; the final weights are chosen at the end.
@@ -174,6 +181,7 @@ def train_ntcl(
             "best_epoch": trainer.best_epoch,
             "validation": mean_retrieval(scores, weights),
             "config": config.model_dump(mode="json"),
+            "learned_from": learned_from(pairs),
             "provenance": made_by,
         },
         {} if pairs.same_units else {subject: w.unit_labels for subject, w in pairs.brain.items()},

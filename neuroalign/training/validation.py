@@ -14,6 +14,7 @@ import torch
 from neuroalign.models.embed import embed_brain, embed_clips, with_text
 from neuroalign.models.model import NeuroAlign
 from neuroalign.models.score import Embedding, Weights, fuse, similarity_parts, weight_grid
+from neuroalign.pairs.quality import query_quality, rank_quality, ranks
 from neuroalign.training.data import TrainingData
 
 # Candidates for the weight of the text; 0 is always one. At 1 the linear start's maps of video and text simply add up: more would
@@ -104,45 +105,13 @@ def retrieval(scores: np.ndarray, own: np.ndarray) -> dict[str, float]:
         True candidate of each query. In the other direction the best of a clip's presentations counts. Ties share
         the mean of their ranks, so that a constant score is at chance.
     """
-    forward = _ranks(scores, scores[np.arange(len(own)), own])
+    forward = ranks(scores, scores[np.arange(len(own)), own])
     best = np.array([scores[own == c, c].max() for c in range(scores.shape[1])])
-    backward = _ranks(scores.T, best)
+    backward = ranks(scores.T, best)
     out = {"quality": rank_quality(scores, own)}
     for name, value in (("top1", lambda r: r <= 1), ("top5", lambda r: r <= 5), ("mrr", lambda r: 1 / r)):
         out[name] = float(0.5 * (np.mean(value(forward)) + np.mean(value(backward))))
     return out
-
-
-def rank_quality(scores: np.ndarray, own: np.ndarray) -> float:
-    r"""Smooth criterion of every choice on validation: :math:`1 - \overline{\log r} / \log N` over both directions.
-
-    1 where every true candidate is first; about :math:`1/\log N` at chance. Every rank counts, so that it
-    moves less by luck than top-1 or the mean reciprocal rank of a few dozen clips, and good ranks count most, as they do in
-    what is reported.
-
-    Parameters
-    ----------
-    scores : array (queries, candidates)
-    own : int array (queries,)
-        True candidate of each query.
-    """
-    return float(np.mean(query_quality(scores, own)))
-
-
-def query_quality(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """`rank_quality` of every query and, after them, of every candidate: array (queries + candidates,)."""
-    forward = _ranks(scores, scores[np.arange(len(own)), own])
-    best = np.array([scores[own == c, c].max() for c in range(scores.shape[1])])
-    backward = _ranks(scores.T, best)
-    forward = 1 - np.log(forward) / np.log(max(2, scores.shape[1]))
-    backward = 1 - np.log(backward) / np.log(max(2, scores.shape[0]))
-    return np.concatenate([forward, backward])
-
-
-def _ranks(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
-    above = (scores > true[:, None]).sum(axis=1)
-    ties = (scores == true[:, None]).sum(axis=1)
-    return 1 + above + (ties - 1) / 2
 
 
 def mean_retrieval(scores: list[ValidationScores], weights: Weights) -> dict[str, float]:

@@ -17,6 +17,7 @@ from neuroalign.models.losses.contrast import Content
 from neuroalign.models.model import FMRI, TEXT, VIDEO, NeuroAlign
 from neuroalign.models.quantise.residual import Quantised
 from neuroalign.models.trained import TrainedModel, load
+from neuroalign.pairs.blind import blind, learned_from
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.training.canonical import Samples, choose_recipe
 from neuroalign.training.code_regions import code_regions
@@ -25,7 +26,7 @@ from neuroalign.training.data import TrainingData, take_batch, to_tensors
 from neuroalign.training.device import precision, resolve_device
 from neuroalign.training.linear_text import TextSamples, joint_maps
 from neuroalign.training.loop import Trainer, history_table, parameter_groups
-from neuroalign.training.ntcl import delay_table, encode, fingerprint
+from neuroalign.training.ntcl import ADAPTATION, delay_table, encode, fingerprint
 from neuroalign.training.seeds import seeded
 from neuroalign.training.terms import vq_loss, vq_terms
 from neuroalign.training.validation import (
@@ -65,7 +66,8 @@ def train_vq(
     out, stage = Path(out), config.vq
     device = resolve_device(config)
     start = load(ntcl_dir)
-    data = to_tensors(pairs, start.scalers)
+    seen = blind(pairs)
+    data = to_tensors(seen, start.scalers)
     mark = fingerprint(config.model_dump(mode="json", exclude={"seeds"}), seed, data)
     with seeded(seed) as generator:
         architecture = replace(start.network.architecture, vq=stage.model_dump(mode="json"))
@@ -75,6 +77,7 @@ def train_vq(
         _start_codebooks(network, data, generator, listens=start.weights.text > 0)
         slow = stage.lr * stage.encoder_lr
         rates = dict.fromkeys(("encoders.", "pools.", "log_scale."), slow)
+        rates |= {} if config.ntcl.hrf_lr else {ADAPTATION: 0.0}
         trainer = Trainer(network, stage, parameter_groups(network, stage, rates), generator, out, mark)
         latest: dict[str, Quantised] = {}
         present: dict[str, Tensor] = {}
@@ -116,6 +119,7 @@ def train_vq(
             "best_epoch": trainer.best_epoch,
             "validation": mean_retrieval(scores, weights),
             "config": config.model_dump(mode="json"),
+            "learned_from": learned_from(seen),
             "provenance": made_by,
         },
         start.subject_units,

@@ -7,13 +7,15 @@ import pytest
 from scipy.linalg import eigh
 
 from neuroalign.errors import UserError
-from neuroalign.evaluation.baselines import NAMES, run_baseline
+from neuroalign.evaluation.baselines import NAMES, banded_ridge, ridge, run_baseline
+from neuroalign.evaluation.baselines._choose import PURGE_S, training_folds
 from neuroalign.evaluation.baselines._data import lag_for, material
-from neuroalign.evaluation.baselines.cca import fit_cca
+from neuroalign.evaluation.baselines.cca import Analysis
 from neuroalign.evaluation.baselines.encoding import noise_whitener
 from neuroalign.evaluation.baselines.infonce import infonce
 from neuroalign.evaluation.retrieval import outranked
-from neuroalign.pairs.linear import cosine, fit_ridge, quality
+from neuroalign.pairs.linear import cosine, fit_ridge
+from neuroalign.pairs.quality import rank_quality
 from neuroalign.pairs.store import PairedDataset
 
 
@@ -115,12 +117,83 @@ def test_ridge_solves_the_normal_equations(shape):
     assert fit_ridge(x, y)(0.7)(new) == pytest.approx((new - x.mean(0)) @ weights + y.mean(0))
 
 
+def test_ridge_equals_scikit_learn():
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((50, 7)), rng.standard_normal((50, 3))
+    unit = np.square(x - x.mean(0)).sum() / 7
+    reference = Ridge(alpha=2.5 * unit).fit(x, y)
+    assert fit_ridge(x, y)(2.5)(x) == pytest.approx(reference.predict(x))
+
+
+def test_shrunk_cca_matches_the_generalised_eigenproblem():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((80, 6)) * np.arange(1, 7)
+    y = x[:, :4] + 3 * rng.standard_normal((80, 4))
+    x, y = x - x.mean(0), y - y.mean(0)
+    cxx, cyy = (0.7 * c + 0.3 * np.trace(c) / len(c) * np.eye(len(c)) for c in (x.T @ x / 80, y.T @ y / 80))
+    cxy = x.T @ y / 80
+    values = eigh(cxy @ np.linalg.solve(cyy, cxy.T), cxx, eigvals_only=True)[::-1][:4]
+    assert Analysis(x, y).at(0.3).correlation == pytest.approx(np.sqrt(values))
+
+
+def test_settings_are_judged_on_parts_of_the_training_clips_alone_away_from_what_is_fitted(make):
+    data = material(make(), (0.0,))
+    judged = []
+    for fit, held in training_folds(data):
+        for subject in data.trained():
+            own = data.subjects[subject]["train"]
+            assert set(fit[subject].rows) | set(held[subject].rows) <= set(own.rows)
+            gap = np.abs(data.start_s[fit[subject].contents][:, None] - data.start_s[held[subject].contents])
+            assert gap.min() > PURGE_S, "one film: neighbours are left out"
+        judged.append(held["01"].rows)
+    assert len(judged) == 4
+    assert sorted(np.concatenate(judged)) == sorted(data.subjects["01"]["train"].rows)
+
+
+def test_the_best_setting_is_that_of_a_plain_loop(make):
+    data = material(make(subjects=1, noise=3.0), (0.0,))
+    alpha, value = ridge.choose_alpha(data)
+    means = []
+    for option in ridge.ALPHAS:
+        found = []
+        for fit, held in training_folds(data):
+            x, y = (v.reshape(-1, v.shape[2]) for v in (fit["01"].brain, data.video[fit["01"].contents]))
+            predicted = fit_ridge(x, y)(option)(held["01"].brain)
+            gallery, truth = np.unique(held["01"].contents, return_inverse=True)
+            found.append(rank_quality(cosine(predicted, data.video[gallery]), truth))
+        means.append(np.mean(found))
+    assert value == pytest.approx(max(means))
+    assert alpha == ridge.ALPHAS[int(np.argmax(np.round(means, 6)))]
+
+
+def test_too_few_clips_leave_the_defaults(make):
+    few = make()
+    late = (few.clips["split"] == "train") & (few.clips["start_s"] >= 40)
+    few.clips.loc[late, "split"] = "guard"
+    _, chosen = run_baseline("pooled_cca", few)
+    assert (chosen["shrinkage"], chosen["dimensions"], chosen["quality"]) == (0.3, 40, None)
+
+
+def test_banded_ridge_gives_a_level_of_noise_a_penalty_of_its_own(make):
+    """himalaya's weights of units that hold nothing are near zero beside those of units that do."""
+    noisy = make(noise=0.3)
+    rng = np.random.default_rng(0)
+    for windows in noisy.brain.values():
+        windows.levels["early"] = rng.standard_normal(windows.levels["early"].shape).astype(np.float32)
+    data = material(noisy, (0.0,))
+    model = banded_ridge._fit(data, data.training()["01"], 0)
+    size = np.square(model.coef_).mean(axis=1)
+    assert size[:8].mean() < 0.05 * size[8:].mean()
+
+
 def test_cca_matches_the_generalised_eigenproblem():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 6))
     y = x[:, :4] + rng.standard_normal((200, 4))
     x, y = x - x.mean(0), y - y.mean(0)
-    model = fit_cca(x, y, shrinkage=0.0)
+    model = Analysis(x, y).at(0.0)
     cxx, cyy, cxy = x.T @ x / 200, y.T @ y / 200, x.T @ y / 200
     values = eigh(cxy @ np.linalg.solve(cyy, cxy.T), cxx, eigvals_only=True)[::-1][:4]
     assert model.correlation == pytest.approx(np.sqrt(values))
@@ -135,7 +208,7 @@ def test_noise_whitening_makes_noise_white():
     noise = rng.standard_normal((500, 6)) @ rng.standard_normal((6, 6))
     white = noise @ noise_whitener(noise, 0.0)
     assert np.cov(white.T, bias=True) == pytest.approx(np.eye(6), abs=1e-6)
-    assert (noise @ noise_whitener(noise, 1.0)).std(axis=0) == pytest.approx(np.ones(6))
+    assert (noise * noise_whitener(noise, 1.0)).std(axis=0) == pytest.approx(np.ones(6))
 
 
 def test_infonce_counts_every_presentation_as_a_positive():
@@ -161,4 +234,4 @@ def test_scores_are_correlations_after_removing_the_gallery_mean():
     found = cosine(a, b)
     x, y = (a - a.mean(0))[1].ravel(), (b - b.mean(0))[4].ravel()
     assert found[1, 4] == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y), abs=1e-6)
-    assert quality(b, b, np.arange(6)) == pytest.approx(11 / 12)
+    assert rank_quality(cosine(b, b), np.arange(6)) == 1

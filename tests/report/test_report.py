@@ -19,7 +19,7 @@ from neuroalign.report.build import build_report
 
 SECTIONS = (
     *("headline", "dataset", "stimuli", "bold", "delays", "training", "retrieval", "gallery"),
-    *("contributions", "codes", "controls", "baselines", "ceilings", "adaptation", "provenance"),
+    *("contributions", "codes", "summary", "controls", "baselines", "ceilings", "adaptation", "provenance"),
 )
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -38,4 +38,5 @@ wildcard_constraints:
     anatomy="sub-[A-Za-z0-9+]+(_[a-z]+-[A-Za-z0-9+]+)*",
     stimulus="[^/]+",
     branch=r"(fold-\d+_)?seed-\d+",
-    method="(?!neuroalign/)[a-z_]+",
+    variant="(without|control)_[a-z_]+",
+    method="(?!neuroalign)[a-z_]+",

@@ -6,7 +6,9 @@ rule score:
         pairs=rules.pair.output,
         model=rules.train_vq.output.model,
         description=rules.train_vq.output.description,
-        code=source_files("neuroalign.models.score", "neuroalign.evaluation.scores"),
+        code=source_files(
+            "neuroalign.models.score", "neuroalign.evaluation.scores", "neuroalign.evaluation.leakage"
+        ),
     output:
         f"{OUT}/evaluation/scores/neuroalign/{{branch}}.h5",
     log:
@@ -65,6 +67,7 @@ rule evaluate:
     input:
         pairs=rules.pair.output,
         scores=PLAN.score_files,
+        controls=PLAN.control_score_files,
         code=source_files("neuroalign.evaluation.evaluate"),
     output:
         metrics=report(
@@ -76,6 +79,7 @@ rule evaluate:
         controls=f"{OUT}/evaluation/controls.tsv",
         ceilings=f"{OUT}/evaluation/ceilings.tsv",
         rankings=f"{OUT}/evaluation/rankings.tsv",
+        summary=f"{OUT}/evaluation/summary.tsv",
         provenance=f"{OUT}/evaluation/evaluation.json",
     log:
         f"{OUT}/logs/evaluate/evaluate.log",

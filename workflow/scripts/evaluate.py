@@ -13,13 +13,16 @@ with job(snakemake):
     from neuroalign.io import provenance
     from neuroalign.plan import parse_branch
 
-    files = []
-    for path in map(Path, snakemake.input.scores):
-        fold, seed = parse_branch(path.stem)
-        files.append(ScoreFile(path.parent.name, seed, fold, path))
+    def files(paths):
+        found = []
+        for path in map(Path, paths):
+            fold, seed = parse_branch(path.stem)
+            found.append(ScoreFile(path.parent.name, seed, fold, path))
+        return found
+
+    scores, retrained = files(snakemake.input.scores), files(snakemake.input.controls)
     config, folds = snakemake.params.evaluate, snakemake.params.folds
-    results = evaluate(
-        files, Path(snakemake.input.pairs[0]).parent, Evaluate(**config), folds, snakemake.params.guard_s
-    )
-    inputs = {f"{f.model}/{Path(f.path).name}": f.path for f in files}
+    pairs = Path(snakemake.input.pairs[0]).parent
+    results = evaluate(scores, pairs, Evaluate(**config), folds, snakemake.params.guard_s, retrained)
+    inputs = {f"{f.model}/{Path(f.path).name}": f.path for f in [*scores, *retrained]}
     write_results(results, Path(snakemake.output.metrics).parent, provenance({"evaluate": config}, inputs))

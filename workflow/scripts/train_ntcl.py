@@ -16,12 +16,18 @@ with job(snakemake):
     from neuroalign.training.ntcl import train_ntcl
 
     fold, seed = parse_branch(snakemake.wildcards.branch)
-    pairs = Path(snakemake.input.pairs[0]).parent
+    folder = Path(snakemake.input.pairs[0]).parent
+    pairs = read_pairs(folder, fold)
+    # Only a variant of the model has this, and depends on the code.
+    if change := snakemake.params.get("change"):
+        from neuroalign.pairs.variants import change_pairs
+
+        pairs = change_pairs(pairs, change, seed)
     train_ntcl(
-        read_pairs(pairs, fold),
+        pairs,
         Path(snakemake.output.model).parent,
         Train(**snakemake.params.train, vq={"near_steps": snakemake.params.near_steps}),
         seed,
-        geometry=read_geometry(pairs),
+        geometry=read_geometry(folder),
         made_by=provenance(snakemake.params.train, {Path(p).name: p for p in snakemake.input.pairs}),
     )

@@ -15,9 +15,15 @@ with job(snakemake):
     from neuroalign.training.vq import train_vq
 
     fold, seed = parse_branch(snakemake.wildcards.branch)
+    pairs = read_pairs(Path(snakemake.input.pairs[0]).parent, fold)
+    # Only a variant of the model has this, and depends on the code.
+    if change := snakemake.params.get("change"):
+        from neuroalign.pairs.variants import change_pairs
+
+        pairs = change_pairs(pairs, change, seed)
     inputs = {Path(p).name: p for p in [*snakemake.input.pairs, snakemake.input.ntcl]}
     train_vq(
-        read_pairs(Path(snakemake.input.pairs[0]).parent, fold),
+        pairs,
         Path(snakemake.input.ntcl).parent,
         Path(snakemake.output.model).parent,
         Train(**snakemake.params.train),

@@ -1,7 +1,8 @@
 """Baselines: other ways to the same score matrix, from the same pairs, the same split and the same choices.
 
 One family per file; `run_baseline` finds them by the name that the configuration uses. Test windows decide
-nothing: penalties, lags, dimensions and stopping are chosen on validation, scaling comes from training.
+nothing: settings are chosen by cross-validation inside the training clips (`_choose`) or, for what is trained in steps, on
+validation; scaling comes from training. docs/baselines.md has the budget of every method.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ _FAMILIES: dict[str, tuple[str, dict]] = {
     "ridge": ("ridge", {}),
     "pooled_ridge": ("ridge", {"pooled": True}),
     "banded_ridge": ("banded_ridge", {}),
+    "pooled_banded_ridge": ("banded_ridge", {"pooled": True}),
     "cca": ("cca", {}),
     "pooled_cca": ("cca", {"pooled": True}),
     "encoding": ("encoding", {}),
+    "pooled_encoding": ("encoding", {"pooled": True}),
     "linear_infonce": ("infonce", {}),
     "pooled_linear_infonce": ("infonce", {"pooled": True}),
     "mlp_infonce": ("infonce", {"hidden": True}),
@@ -47,7 +50,7 @@ def run_baseline(name: str, pairs: PairedDataset, seed: int = 0) -> tuple[dict[s
     scores : dict of subject to SubjectScores
         One matrix, ``score``. Subjects without training windows are left out by baselines of one subject.
     chosen : dict
-        What was chosen on validation and how many options were tried (JSON-like).
+        What was chosen, how (`chosen_by`), and of how many settings (`options`); JSON-like.
 
     Raises
     ------

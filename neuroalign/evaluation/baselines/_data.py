@@ -1,7 +1,7 @@
 """What every baseline starts from: matrices of brain and video on clip steps, scaled by the training set.
 
-Nothing here looks at test data to decide anything. The lag of unaligned data is chosen on validation; means and
-standard deviations come from training windows; test windows are only transformed.
+Nothing here looks at test data to decide anything. The lag of unaligned data is swept on validation; means and
+standard deviations come from training windows; test windows are only transformed. How baselines choose is in `_choose`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, keep: np.ndarray) -> Part:
+        """The windows where the boolean array (or index) `keep` says so."""
+        return Part(self.brain[keep], self.contents[keep], self.rows[keep])
+
 
 @dataclass(frozen=True)
 class Material:
@@ -56,6 +60,9 @@ class Material:
     video : float32 array of shape (contents, T, dim)
         Levels side by side, scaled by the training contents.
     clip_ids : list of str
+    stimulus : str array of shape (contents,)
+    start_s : float array of shape (contents,)
+        Where each content lies.
     bands : list of int
         Units of each brain level, in order.
     same_units : bool
@@ -65,6 +72,8 @@ class Material:
     subjects: dict[str, dict[str, Part]]
     video: np.ndarray
     clip_ids: list[str]
+    stimulus: np.ndarray
+    start_s: np.ndarray
     bands: list[int]
     same_units: bool
 
@@ -72,14 +81,23 @@ class Material:
         """Subjects with training windows."""
         return [s for s, parts in self.subjects.items() if len(parts["train"])]
 
+    def training(self) -> dict[str, Part]:
+        """The training part of every subject that has one."""
+        return {s: self.subjects[s]["train"] for s in self.trained()}
+
     def pooled(self, part: str) -> Part:
         """One part of all subjects, one after the other."""
-        parts = [p[part] for p in self.subjects.values() if len(p[part])]
-        return Part(
-            np.concatenate([p.brain for p in parts]),
-            np.concatenate([p.contents for p in parts]),
-            np.concatenate([p.rows for p in parts]),
-        )
+        return together(p[part] for p in self.subjects.values())
+
+
+def together(parts: Iterable[Part]) -> Part:
+    """Parts one after the other."""
+    kept = [p for p in parts if len(p)]
+    return Part(
+        np.concatenate([p.brain for p in kept]),
+        np.concatenate([p.contents for p in kept]),
+        np.concatenate([p.rows for p in kept]),
+    )
 
 
 def material(pairs: PairedDataset, lags_s: Sequence[float], target: np.ndarray | None = None) -> Material:
@@ -124,10 +142,13 @@ def material(pairs: PairedDataset, lags_s: Sequence[float], target: np.ndarray |
     seen = np.unique(np.concatenate([subjects[s]["train"].contents for s in trained]))
     first = pairs.brain[trained[0]]
     copies = raw[trained[0]]["train"][0].shape[2] // sum(d.shape[2] for d in first.levels.values())
+    table = pairs.clips.drop_duplicates("clip_id").set_index("clip_id").reindex(pairs.video.clip_ids)
     return Material(
         subjects,
         scaled(video, fit_scale(video[seen])),
         pairs.video.clip_ids,
+        table["stimulus"].to_numpy(str),
+        table["start_s"].fillna(0.0).to_numpy(float),
         [d.shape[2] for _ in range(copies) for d in first.levels.values()],
         same,
     )
@@ -149,25 +170,15 @@ def require_same_units(data: Material, name: str) -> None:
 
 
 def lag_for(pairs: PairedDataset) -> tuple[float, ...]:
-    """The lag of unaligned data, chosen on validation: the one at which ridge to the features does best.
+    """The lag of unaligned data, swept on validation: the one at which ridge from the features does best.
 
-    Chosen once, for all subjects together and for every baseline that reads the brain at one lag: choosing it by the
+    Swept once, for all subjects together and for every baseline that reads the brain at one lag: choosing it by the
     baseline itself would cost several times the work and change little. Aligned data are read as they are (0).
     """
     if all(windows.aligned for windows in pairs.brain.values()):
         return (0.0,)
     lag = best_lag(lag_curve(pairs, LAGS_S))
     return (_TYPICAL_LAG_S if lag is None else lag,)
-
-
-def best(options: Iterable, criterion: Callable, default) -> tuple:
-    """The option with the highest criterion, and the criterion; `default` and NaN where nothing can be judged."""
-    found = [(criterion(option), option) for option in options]
-    judged = [item for item in found if np.isfinite(item[0])]
-    if not judged:
-        return default, float("nan")
-    value, option = max(judged, key=lambda item: item[0])
-    return option, float(value)
 
 
 def score_test(

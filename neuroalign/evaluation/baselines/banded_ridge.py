@@ -1,67 +1,89 @@
-"""Banded ridge from brain to video features: one penalty per brain level (himalaya's group ridge).
+"""Banded ridge from brain to video features: one penalty per brain level (himalaya's group ridge), per subject or pooled.
 
 The penalties are found by random search within the training set, on contiguous parts of it (Dupré la Tour et al. 2022,
-*Feature-space selection with banded ridge regression*, NeuroImage 264); validation chooses the lag only.
+*Feature-space selection with banded ridge regression*, NeuroImage 264), by the explained variance of each feature. Where the
+brain is read at several lags, each level at each lag is a band.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from neuroalign.evaluation.baselines._data import lag_for, material, score_test
+from neuroalign.evaluation.baselines._choose import HOW, choose_lags, number, training_folds
+from neuroalign.evaluation.baselines._data import Material, Part, require_same_units, score_test, together
 from neuroalign.evaluation.scores import SubjectScores
-from neuroalign.pairs.linear import cosine, flat, quality
+from neuroalign.pairs.linear import cosine, flat
 from neuroalign.pairs.store import PairedDataset
 
 CANDIDATES = 20
 ALPHAS = np.logspace(0, 6, 10)
-PARTS = 4
 
 
-def run(pairs: PairedDataset, seed: int) -> tuple[dict[str, SubjectScores], dict]:
-    """Train one model per subject and score.
+def run(pairs: PairedDataset, seed: int, pooled: bool = False) -> tuple[dict[str, SubjectScores], dict]:
+    """Train one model per subject, or one for all, and score.
 
     Parameters
     ----------
     pairs : PairedDataset
     seed : int
         Of the random search.
+    pooled : bool
     """
-    from himalaya.ridge import GroupRidgeCV
-    from sklearn.model_selection import KFold
 
-    lags = lag_for(pairs)
-    data = material(pairs, lags)
-    groups = np.repeat(np.arange(len(data.bands)), data.bands)
-    models, found = {}, []
-    for subject in data.trained():
-        train, check = data.subjects[subject]["train"], data.subjects[subject]["validation"]
-        model = GroupRidgeCV(
-            groups=groups,
-            solver="random_search",
-            solver_params={
-                "n_iter": CANDIDATES,
-                "alphas": ALPHAS,
-                "progress_bar": False,
-                "warn": False,
-                "n_targets_batch": 200,
-            },
-            # Rows are clip by clip in time, so unshuffled parts are contiguous.
-            cv=KFold(min(PARTS, len(train))),
-            fit_intercept=True,
-            random_state=seed,
-        )
-        model.fit(flat(train.brain), flat(data.video[train.contents]))
-        models[subject] = model
-        if len(check):
-            found.append(quality(_predict(model, check.brain), data.video, check.contents))
+    def choice(data: Material) -> tuple[dict, float]:
+        if pooled:
+            require_same_units(data, "pooled_banded_ridge")
+            every = _fit(data, together(data.training().values()), seed)
+            return dict.fromkeys(data.subjects, every), _explained([every])
+        models = {subject: _fit(data, part, seed) for subject, part in data.training().items()}
+        return models, _explained(list(models.values()))
+
+    data, lags, models, value, tried = choose_lags(pairs, choice)
     scores = score_test(data, lambda s, brain, video: cosine(_predict(models[s], brain), video), models)
     return scores, {
-        "lag_s": lags[0],
+        "lags_s": list(lags),
         "bands": len(data.bands),
-        "validation": float(np.nanmean(found)) if np.isfinite(found).any() else None,
-        "options": CANDIDATES * len(ALPHAS),
+        "explained": number(value),
+        "options": tried * CANDIDATES * len(ALPHAS),
+        "chosen_by": HOW,
     }
+
+
+def _fit(data: Material, part: Part, seed: int):
+    from himalaya.ridge import GroupRidgeCV
+
+    model = GroupRidgeCV(
+        groups=np.repeat(np.arange(len(data.bands)), data.bands),
+        solver="random_search",
+        solver_params={
+            "n_iter": CANDIDATES,
+            "alphas": ALPHAS,
+            "progress_bar": False,
+            "warn": False,
+            "n_targets_batch": 200,
+        },
+        cv=_splits(data, part),
+        fit_intercept=True,
+        random_state=seed,
+    )
+    return model.fit(flat(part.brain), flat(data.video[part.contents]))
+
+
+def _splits(data: Material, part: Part) -> list[tuple[np.ndarray, np.ndarray]] | int:
+    """The parts of `training_folds` as rows of the flattened samples; two halves where clips are too few for them."""
+    steps = part.brain.shape[1]
+    found = []
+    for fit, judged in training_folds(data):
+        sides = [np.unique(np.concatenate([p.contents for p in side.values()])) for side in (fit, judged)]
+        rows = [np.flatnonzero(np.isin(part.contents, side)) for side in sides]
+        if all(len(r) for r in rows):
+            found.append(tuple((r[:, None] * steps + np.arange(steps)).ravel() for r in rows))
+    return found or 2
+
+
+def _explained(models: list) -> float:
+    """Best cross-validated explained variance, averaged over features and models."""
+    return float(np.mean([np.max(model.cv_scores_, axis=0).mean() for model in models]))
 
 
 def _predict(model, brain: np.ndarray) -> np.ndarray:

@@ -33,12 +33,16 @@ def diagonal_start(brain_levels: int, video_levels: int) -> Tensor:
 class LevelMixing(nn.Module):
     r"""Brain level l listens to the video levels: :math:`y_l = H_l \sum_k \mathrm{softmax}_k(M_{lk})\, x_k`.
 
-    M starts on the diagonal (`diagonal_start`), the read-out H at the identity.
+    M starts on the diagonal (`diagonal_start`), the read-out H at the identity. Where mixing is ``uniform``, M is 0 and is
+    not learned.
     """
 
-    def __init__(self, brain_levels: int, video_levels: int, dim: int):
+    def __init__(self, brain_levels: int, video_levels: int, dim: int, mixing: str = "learned"):
         super().__init__()
-        self.logits = nn.Parameter(diagonal_start(brain_levels, video_levels))
+        if mixing == "uniform":
+            self.register_buffer("logits", torch.zeros(brain_levels, video_levels))
+        else:
+            self.logits = nn.Parameter(diagonal_start(brain_levels, video_levels))
         self.readout = nn.Parameter(torch.eye(dim).repeat(brain_levels, 1, 1))
 
     def mix(self, tokens: Tensor) -> Tensor:
@@ -58,6 +62,7 @@ class VideoEncoder(nn.Module):
     levels : mapping of level name to feature dimension, early to late
     brain_levels, steps, dim, depth, heads : int
     dropout, input_dropout : float
+    mixing : {"learned", "uniform"}
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class VideoEncoder(nn.Module):
         heads: int,
         dropout: float,
         input_dropout: float,
+        mixing: str = "learned",
     ):
         super().__init__()
         self.levels = list(levels)
@@ -79,7 +85,7 @@ class VideoEncoder(nn.Module):
             nn.Parameter(torch.randn(size, dim) / math.sqrt(size)) for size in levels.values()
         )
         self.transformer = StepTransformer(steps, len(levels), dim, depth, heads, dropout)
-        self.mixing = LevelMixing(brain_levels, len(levels), dim)
+        self.mixing = LevelMixing(brain_levels, len(levels), dim, mixing)
 
     def local_tokens(self, levels: Mapping[str, Tensor]) -> Tensor:
         """Tokens (n, steps, video levels, dim) before the transformer."""
