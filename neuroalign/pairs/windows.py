@@ -235,7 +235,9 @@ def at_lags(windows: BrainWindows, steps: np.ndarray, lags_s: Mapping[str, float
     shape = (len(windows.rows), len(steps))
     return replace(
         windows,
-        levels={name: lag_reader(windows, steps, lags_s[name])(data) for name, data in windows.levels.items()},
+        levels={
+            name: lag_reader(windows, steps, lags_s[name])(data) for name, data in windows.levels.items()
+        },
         times=np.tile(np.asarray(steps, np.float32), (shape[0], 1)),
         valid=np.ones(shape, bool),
         aligned=True,

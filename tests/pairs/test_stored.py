@@ -65,7 +65,9 @@ def test_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
 
     array, seen = shard(tmp_path / "sub-01.h5"), []
     windows, read = stored(tmp_path / "sub-01.h5"), os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, views, at: (seen.append(len(views[0])), read(fd, views, at))[1])
+    monkeypatch.setattr(
+        os, "preadv", lambda fd, views, at: (seen.append(len(views[0])), read(fd, views, at))[1]
+    )
     np.testing.assert_array_equal(windows[[0, 39]], array[[0, 39]])
     assert sum(seen) == 2 * array[0].nbytes
 
@@ -87,12 +89,17 @@ def test_a_shard_made_anew_is_not_confused_with_the_one_before(tmp_path):
     [
         {},
         {"hrf": Hrf(method="shift", shift_s="sweep")},
-        {"hrf": Hrf(method="shift", shift_s="sweep"), "selection": Selection(method="reliability", minimum_r=0.2)},
+        {
+            "hrf": Hrf(method="shift", shift_s="sweep"),
+            "selection": Selection(method="reliability", minimum_r=0.2),
+        },
     ],
     ids=["plain", "lag", "lag and units"],
 )
 def test_a_dataset_left_on_disk_is_the_dataset(make, options):
-    dataset = make({"early": 4.5, "high": 6.0}, films=4, repeats={"film-1": 3, "film-2": 2}, deaf={"early": 3})
+    dataset = make(
+        {"early": 4.5, "high": 6.0}, films=4, repeats={"film-1": 3, "film-2": 2}, deaf={"early": 3}
+    )
     split = Split(by="stimulus", hold_out={"stimulus": ["film-4"]}, guard_s=8)
     folder = dataset.build(split=split, **options)
     whole, lazy = read_pairs(folder), open_pairs(folder)

@@ -12,11 +12,11 @@ with job(snakemake):
     from neuroalign.io import provenance
     from neuroalign.models.score import score_pairs
     from neuroalign.models.trained import load
-    from neuroalign.pairs.store import read_pairs
+    from neuroalign.pairs.stored import open_pairs
     from neuroalign.plan import parse_branch
 
     fold, _ = parse_branch(snakemake.wildcards.branch)
-    pairs = read_pairs(Path(snakemake.input.pairs[0]).parent, fold)
+    pairs = open_pairs(Path(snakemake.input.pairs[0]).parent, fold)
     scores = score_pairs(load(Path(snakemake.input.model).parent), pairs)
     inputs = {Path(p).name: p for p in [*snakemake.input.pairs, snakemake.input.model]}
     write_scores(

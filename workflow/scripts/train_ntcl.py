@@ -11,17 +11,21 @@ with job(snakemake):
     from neuroalign.config.train import Train
     from neuroalign.io import provenance
     from neuroalign.pairs.build import read_geometry
-    from neuroalign.pairs.store import read_pairs
     from neuroalign.plan import parse_branch
-    from neuroalign.training.ntcl import train_ntcl
+    from neuroalign.training.launch import run_stage
 
     fold, seed = parse_branch(snakemake.wildcards.branch)
     pairs = Path(snakemake.input.pairs[0]).parent
-    train_ntcl(
-        read_pairs(pairs, fold),
-        Path(snakemake.output.model).parent,
-        Train(**snakemake.params.train, vq={"near_steps": snakemake.params.near_steps}),
-        seed,
+    settings = {"vq": {"near_steps": snakemake.params.near_steps}, "memory_mb": snakemake.resources.mem_mb}
+    run_stage(
+        "neuroalign.training.ntcl:train_ntcl",
+        pairs,
+        fold,
+        Train(**snakemake.params.train, **settings),
+        threads=snakemake.threads,
+        log_file=snakemake.log[0],
+        out=str(Path(snakemake.output.model).parent),
+        seed=seed,
         geometry=read_geometry(pairs),
         made_by=provenance(snakemake.params.train, {Path(p).name: p for p in snakemake.input.pairs}),
     )
