@@ -193,6 +193,7 @@ class Trainer:
         if self.processes.first:
             self.path.unlink(missing_ok=True)
         progress.close()
+        log.info("stopped after epoch %d; best epoch %d (%.4f)", self.epoch, self.best_epoch, self.best_score)
         return self.history
 
     def _batches(self, n: int) -> list[Tensor]:
