@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import signal
@@ -221,3 +222,38 @@ def test_progress_is_told_epoch_by_epoch_and_in_between_if_epochs_are_long(tmp_p
     assert said[1].startswith("epoch 1, step 1 of 2: loss 2.0000; ")
     assert any(line.startswith("epoch 1 of 2: loss ") and "left" in line for line in said)
     assert said[-1] == "stopped after epoch 2; best epoch 2 (2.5000)"
+
+
+def events_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_events_for_tensorboard(tmp_path, monkeypatch):
+    """A fresh log for a run from the start, the same log for one taken up; without the package there is none."""
+
+    def fit(fingerprint: str, *dies_after: int):
+        trainer = small_trainer(tmp_path, fingerprint, epochs=4)
+
+        def validate(epoch):
+            if epoch in dies_after:
+                raise Killed
+            return float(epoch), [("validation", "mrr", 0.1 * epoch)]
+
+        trainer.fit(4, lambda rows: (trainer.network.weight.sum(), {}), validate)
+
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 1)
+    folder = tmp_path / "tensorboard"
+    with pytest.raises(Killed):
+        fit("one", 3)
+    fit("one")
+    if importlib.util.find_spec("tensorboard") is None:
+        assert not folder.exists()
+        return
+    scores = events_of(folder)["validation/mrr"]
+    assert [step for step, _ in scores] == [0, 1, 2, 3, 4]
+    assert [value for _, value in scores] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    fit("another")
+    assert [step for step, _ in events_of(folder)["train/total"]] == [1, 2, 3, 4]
