@@ -63,7 +63,20 @@ def make_pairs(people: int, clips: int, units: int) -> PairedDataset:
         brain[subject] = BrainWindows(
             np.arange(first, first + clips), levels, times, valid, labels, aligned=False
         )
-    columns = "clip_id stimulus start_s duration_s subject session task run onset_s split group repeat".split()
+    columns = [
+        "clip_id",
+        "stimulus",
+        "start_s",
+        "duration_s",
+        "subject",
+        "session",
+        "task",
+        "run",
+        "onset_s",
+        "split",
+        "group",
+        "repeat",
+    ]
     video = {f"layer{k}": rng.standard_normal((clips, STEPS, FEATURES), np.float32) for k in range(4)}
     steps = np.arange(STEPS, dtype=np.float32) + 0.5
     return PairedDataset(pd.DataFrame(rows, columns=columns), brain, VideoWindows(names, video, steps))
@@ -84,14 +97,20 @@ def quick_scalers(pairs: PairedDataset) -> Scalers:
         for subject, windows in pairs.brain.items()
         for level, data in windows.levels.items()
     }
-    return Scalers(brain, {level: z_score(x[:8].reshape(-1, FEATURES)) for level, x in pairs.video.levels.items()})
+    return Scalers(
+        brain, {level: z_score(x[:8].reshape(-1, FEATURES)) for level, x in pairs.video.levels.items()}
+    )
 
 
 def plain_step(network: NeuroAlign, config: Train, device: torch.device) -> Callable[..., None]:
     """A step as one would write it for this model alone."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.ntcl.lr, weight_decay=config.ntcl.weight_decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.ntcl.lr, weight_decay=config.ntcl.weight_decay
+    )
 
-    def step(brain: BrainInput, video: dict[str, Tensor], content: Content, clip: Tensor, rows: Tensor) -> None:
+    def step(
+        brain: BrainInput, video: dict[str, Tensor], content: Content, clip: Tensor, rows: Tensor
+    ) -> None:
         clips, own = torch.unique(clip[rows], return_inverse=True)
         chosen = BrainInput(
             {name: x[rows] for name, x in brain.levels.items()},
@@ -129,13 +148,17 @@ def timed(device: torch.device, work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--clips", type=int, default=200, help="of each person")
     parser.add_argument("--units", type=int, default=200, help="of each of three levels")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--raw", action="store_true", help="no principal components: the network sees every unit")
+    parser.add_argument(
+        "--raw", action="store_true", help="no principal components: the network sees every unit"
+    )
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--peak-tflops", type=float, help="of the card, if it is not known here")
     args = parser.parse_args()
@@ -156,7 +179,9 @@ def main() -> None:
         torch.manual_seed(0)
         network = NeuroAlign(architecture_of(pairs, scalers, config.ntcl)).to(device)
         size = sum(p.numel() for p in network.parameters())
-        print(f"{args.people} x {3 * args.units} units, batch {args.batch}, {size / 1e6:.2f} M parameters, {device}")
+        print(
+            f"{args.people} x {3 * args.units} units, batch {args.batch}, {size / 1e6:.2f} M parameters, {device}"
+        )
 
         generator = torch.Generator().manual_seed(0)
         groups = parameter_groups(network, config.ntcl, {})
@@ -215,7 +240,9 @@ def main() -> None:
         if args.gpu:
             torch.cuda.synchronize()
         whole = time.perf_counter() - whole
-        print(f"\nfrom disk, loaded ahead: {100 * waited / whole:.1f} % of the time on the wall was waited for batches")
+        print(
+            f"\nfrom disk, loaded ahead: {100 * waited / whole:.1f} % of the time on the wall was waited for batches"
+        )
         if args.gpu:
             throughput(args, data, network, step, median["ours"])
 

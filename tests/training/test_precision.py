@@ -24,7 +24,9 @@ def made(make_pairs, tiny):
     with seeded(0):
         architecture = architecture_of(pairs, scalers, config.ntcl)
         first = NeuroAlign(architecture)
-        second = NeuroAlign(type(architecture)(**{**vars(architecture), "vq": config.vq.model_dump(mode="json")}))
+        second = NeuroAlign(
+            type(architecture)(**{**vars(architecture), "vq": config.vq.model_dump(mode="json")})
+        )
         # Gates start at zero, which would hide the blocks.
         for network in (first, second):
             for name, parameter in network.named_parameters():
@@ -34,8 +36,8 @@ def made(make_pairs, tiny):
     return first, second, take_batch(data, data.train, torch.arange(40)), config
 
 
-def contexts(device=torch.device("cpu")):
-    return [precision(Train(precision=p), device) for p in ("float32", "bfloat16")]
+def contexts():
+    return [precision(Train(precision=p), torch.device("cpu")) for p in ("float32", "bfloat16")]
 
 
 def test_terms_of_stage_one(made):
@@ -50,7 +52,12 @@ def test_terms_of_stage_one(made):
         loss.backward()
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         assert all(g.dtype == torch.float32 and bool(g.isfinite().all()) for g in gradients)
-        found.append(({name: float(v.detach()) for name, v in terms.items()}, torch.cat([g.flatten() for g in gradients])))
+        found.append(
+            (
+                {name: float(v.detach()) for name, v in terms.items()},
+                torch.cat([g.flatten() for g in gradients]),
+            )
+        )
         network.zero_grad()
     (exact, gradient), (rough, other) = found
     assert rough == pytest.approx(exact, rel=0.02, abs=1e-6)

@@ -45,7 +45,10 @@ def folder(tmp_path, root) -> Path:
     spec = importlib.util.spec_from_file_location("synthetic_pairs_of_a_job", source)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    pairs, made = module.make_pairs(clips=(20, 8, 4), subjects=2, units=(6, 5, 7)), tmp_path / "made" / "pairs"
+    pairs, made = (
+        module.make_pairs(clips=(20, 8, 4), subjects=2, units=(6, 5, 7)),
+        tmp_path / "made" / "pairs",
+    )
     write_tsv(made / "clips.tsv", pairs.clips)
     write_video(made / "video.h5", pairs.video)
     for subject, windows in pairs.brain.items():
