@@ -89,9 +89,9 @@ class _Bare:
     """The forward pass of a backbone's model on a batch in memory, in the backbone's own precision and format."""
 
     def __init__(self, backbone, batch: int):
-        from neuroalign.video.backbones._pretrained import precision
+        from neuroalign.devices import autocast
 
-        self._model, self._device, self._precision = backbone._model, backbone._device, precision
+        self._model, self._device, self._precision = backbone._model, backbone._device, autocast
         self.where = torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu"
         pixels = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
         # As decoded frames lie in memory, and as convolutions like it best.

@@ -386,8 +386,9 @@ class Plan(BrainPlan, TextPlan, StimulusPlan, VariantPlan):
 
     @property
     def train_gpus(self) -> int:
-        """GPUs of a training job."""
-        return int(self.checked.train.device != "cpu")
+        """GPUs of a training job: one for each of its processes."""
+        train = self.checked.train
+        return train.processes if train.device != "cpu" else 0
 
     @property
     def model_files(self) -> list[str]:

@@ -145,3 +145,11 @@ def test_the_demo_takes_filters_by_label_and_refuses_what_is_for_real_data(tmp_p
     for key, value in (("filters", {"bids_filter_file": "x"}), ("presentations", [{"stimulus": "a"}])):
         with pytest.raises(UserError, match="are for real data"):
             make_plan({"dataset": dataset | {key: value}})
+
+
+@pytest.mark.parametrize(
+    ("train", "gpus"),
+    [({}, 1), ({"processes": 4}, 4), ({"device": "cpu", "processes": 4}, 0), ({"device": "cpu"}, 0)],
+)
+def test_a_training_job_asks_for_a_gpu_for_each_of_its_processes(values, train, gpus):
+    assert make_plan(values | {"train": train}).train_gpus == gpus

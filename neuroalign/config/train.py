@@ -184,6 +184,18 @@ class Train(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="`auto` is bfloat16 on GPUs that have it, float32 elsewhere."
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that train one model together, each with its share of every batch and, where there are GPUs, a GPU "
+        "of its own. Steps are those of one process, up to rounding; dropout is drawn anew.",
+    )
+    memory_mb: int = Field(
+        8000,
+        ge=1000,
+        description="Memory of a training job in megabytes. Brain windows stay in memory if they take at most half of it (shared by "
+        "all processes); else each batch is read from disk. Results are the same.",
+    )
     text: TextPairs = Field(
         default_factory=TextPairs,
         description="Weights of the losses that text adds to both stages; of no effect without text. 0 removes losses only: the "

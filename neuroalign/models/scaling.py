@@ -42,6 +42,56 @@ def z_score(x: np.ndarray) -> Scaler:
     return Scaler(mean.astype(np.float32), np.where(std > _SMALL, std, 1.0).astype(np.float32))
 
 
+class Moments:
+    """Second moments of centred samples (n, inputs) that come in parts, in float64.
+
+    Their sum needs inputs² numbers; with fewer samples than inputs (voxels) the samples themselves are kept instead.
+
+    Parameters
+    ----------
+    samples : int
+        How many there will be.
+    inputs : int
+    """
+
+    def __init__(self, samples: int, inputs: int):
+        self.samples, self.inputs = samples, inputs
+        self._sum = np.zeros((inputs, inputs)) if inputs <= samples else None
+        self._parts: list[np.ndarray] = []
+
+    def add(self, x: np.ndarray) -> None:
+        """Add samples (n, inputs)."""
+        x = np.asarray(x, np.float64)
+        if self._sum is None:
+            self._parts.append(x)
+        else:
+            self._sum += x.T @ x
+
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Eigenvalues of the covariance (ascending), its eigenvectors in columns, and its mean eigenvalue.
+
+        Only those that are not zero for want of samples.
+        """
+        if self._sum is not None:
+            covariance = self._sum / self.samples
+            return *np.linalg.eigh(covariance), float(np.trace(covariance)) / self.inputs
+        # The small Gram matrix has the same leading eigenvalues.
+        x = np.concatenate(self._parts)
+        values, left = np.linalg.eigh(x @ x.T / self.samples)
+        vectors = x.T @ left / np.sqrt(np.maximum(values, _SMALL) * self.samples)
+        return values, vectors, float(np.square(x).sum() / self.samples / self.inputs)
+
+    def whitening(self, components: int, shrinkage: float) -> np.ndarray:
+        """`whitening` of all samples."""
+        kept = max(1, min(components, self.inputs, self.samples - 1))
+        values, vectors, mean = self.spectrum()
+        values, vectors, mean = values[::-1][:kept], vectors[:, ::-1][:, :kept], max(mean, _SMALL)
+        # Signs of eigenvectors are arbitrary; fixing them keeps results equal across linear-algebra libraries.
+        vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(kept)])
+        shrunk = np.maximum((1 - shrinkage) * np.maximum(values, 0) + shrinkage * mean, _SMALL * mean)
+        return (vectors / np.sqrt(shrunk)).astype(np.float32)
+
+
 def whitening(x: np.ndarray, components: int, shrinkage: float) -> np.ndarray:
     r"""Shrunk whitening by principal components.
 
@@ -63,20 +113,9 @@ def whitening(x: np.ndarray, components: int, shrinkage: float) -> np.ndarray:
     -------
     array of shape (inputs, outputs)
     """
-    kept = max(1, min(components, x.shape[1], len(x) - 1))
-    x = np.asarray(x, np.float64)
-    if x.shape[1] <= len(x):
-        values, vectors = np.linalg.eigh(x.T @ x / len(x))
-    else:
-        # More inputs (voxels) than samples: the small Gram matrix has the same leading eigenvalues.
-        values, left = np.linalg.eigh(x @ x.T / len(x))
-        vectors = x.T @ left / np.sqrt(np.maximum(values, _SMALL) * len(x))
-    values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
-    mean = max(float(np.square(x).sum() / len(x) / x.shape[1]), _SMALL)
-    # Signs of eigenvectors are arbitrary; fixing them keeps results equal across linear-algebra libraries.
-    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(kept)])
-    shrunk = np.maximum((1 - shrinkage) * np.maximum(values, 0) + shrinkage * mean, _SMALL * mean)
-    return (vectors / np.sqrt(shrunk)).astype(np.float32)
+    moments = Moments(*x.shape)
+    moments.add(x)
+    return moments.whitening(components, shrinkage)
 
 
 @dataclass

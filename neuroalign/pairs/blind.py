@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from neuroalign.pairs.store import PairedDataset
+from neuroalign.pairs.store import BrainWindows, PairedDataset
 
 LEARNED = ("train", "validation")
 _KEYS = ("subject", "session", "task", "run", "onset_s", "clip_id")
@@ -28,16 +28,26 @@ def blind(pairs: PairedDataset) -> PairedDataset:
         Of one fold.
     """
     sides = pairs.clips["split"].to_numpy()
-    brain = {s: w.select(np.isin(sides[w.rows], LEARNED)) for s, w in pairs.brain.items()}
+    brain = {s: _fewer(w, np.isin(sides[w.rows], LEARNED)) for s, w in pairs.brain.items()}
     shown = pairs.clips["clip_id"].to_numpy()
     kept = {clip for windows in brain.values() for clip in shown[windows.rows]}
     hidden = np.array([clip not in kept for clip in pairs.video.clip_ids], bool)
     levels = {name: _without(data, hidden) for name, data in pairs.video.levels.items()}
     video = replace(pairs.video, levels=levels)
+    if video.surround is not None:
+        video.surround = {name: _without(data, hidden) for name, data in video.surround.items()}
     if video.text is not None:
         video.text = np.where(hidden[:, None, None], np.float32(0), video.text)
         video.has_text = video.has_text & ~hidden[:, None]
     return replace(pairs, brain=brain, video=video)
+
+
+def _fewer(windows: BrainWindows, keep: np.ndarray) -> BrainWindows:
+    """As `BrainWindows.select`, but what is on disk stays there."""
+    left = {name: x.subset(keep) for name, x in windows.levels.items() if hasattr(x, "subset")}
+    others = {name: x for name, x in windows.levels.items() if name not in left}
+    chosen = replace(windows, levels=others).select(keep)
+    return replace(chosen, levels={name: left.get(name, chosen.levels.get(name)) for name in windows.levels})
 
 
 def _without(data: np.ndarray, hidden: np.ndarray) -> np.ndarray:

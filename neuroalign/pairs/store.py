@@ -8,11 +8,12 @@ is what the model and every baseline learn from.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 
@@ -20,6 +21,7 @@ from neuroalign.io import atomic_hdf5, open_hdf5, read_strings, read_tsv, stamp
 from neuroalign.pairs.windows import at_lags
 
 CLIP_TEXT_COLUMNS = ("clip_id", "stimulus", "subject", "session", "task", "run", "split", "group")
+_PART_BYTES = 1 << 25
 
 
 @dataclass
@@ -185,8 +187,8 @@ def write_brain(
     """
     with atomic_hdf5(path) as file:
         for level, data in windows.levels.items():
-            chunks = (min(64, max(1, len(data))), *data.shape[1:]) if data.size else None
-            file.create_dataset(f"levels/{level}/data", data=data.astype(np.float32), chunks=chunks)
+            # Contiguous: training draws single windows at random, and a chunk of several would be read for each.
+            file.create_dataset(f"levels/{level}/data", data=data.astype(np.float32))
             file.create_dataset(f"levels/{level}/unit_label", data=list(windows.unit_labels[level]))
         for name, by_level in (per_fold or {}).items():
             for level, values in by_level.items():
@@ -244,12 +246,28 @@ def read_pairs(folder: str | os.PathLike, fold: int = 0, subjects: list[str] | N
     folder = Path(folder)
     clips = read_clips(folder / "clips.tsv", fold)
     names = [s for s in dict.fromkeys(clips["subject"]) if subjects is None or s in subjects]
-    video = _read_video(folder / "video.h5")
-    brain = {s: _read_brain(folder / f"sub-{s}.h5", fold, video.step_times) for s in names}
+    video = read_video(folder / "video.h5")
+    brain = {}
+    for subject in names:
+        windows, lags = read_brain(folder / f"sub-{subject}.h5", fold)
+        brain[subject] = at_lags(windows, video.step_times, lags) if lags else windows
     return PairedDataset(clips, brain, video)
 
 
-def _read_brain(path: Path, fold: int, step_times: np.ndarray) -> BrainWindows:
+def read_brain(
+    path: Path, fold: int, data_of: Callable[[h5py.Dataset, np.ndarray | None], Any] | None = None
+) -> tuple[BrainWindows, dict[str, float]]:
+    """The shard of a subject with the units of a fold, and the lag per level where the fold chose one (not applied).
+
+    Parameters
+    ----------
+    path : Path
+    fold : int
+    data_of : callable, optional
+        The dataset of a level and which of its units are kept (None: all) to what stands for the windows; by default
+        the windows, in memory.
+    """
+    data_of = data_of or _columns
     with open_hdf5(path) as file:
         group = file["levels"]
         order = [str(n) for n in group.attrs["order"]]
@@ -258,7 +276,7 @@ def _read_brain(path: Path, fold: int, step_times: np.ndarray) -> BrainWindows:
         lags = {n: float(group[n]["lag_s"][fold]) for n in order if "lag_s" in group[n]}
         windows = BrainWindows(
             rows=file["clip_row"][()],
-            levels={n: _columns(group[n]["data"], chosen.get(n)) for n in order},
+            levels={n: data_of(group[n]["data"], chosen.get(n)) for n in order},
             times=file["times"][()],
             valid=file["valid"][()],
             unit_labels=labels
@@ -268,19 +286,20 @@ def _read_brain(path: Path, fold: int, step_times: np.ndarray) -> BrainWindows:
             },
             aligned=bool(file.attrs["aligned"]),
         )
-    return at_lags(windows, step_times, lags) if lags else windows
+    return windows, lags
 
 
-def _columns(data: Any, keep: np.ndarray | None) -> np.ndarray:
-    """All columns of a dataset, or some; chunk by chunk, so that units left out are never all in memory."""
+def _columns(data: h5py.Dataset, keep: np.ndarray | None) -> np.ndarray:
+    """All columns of a dataset, or some; part by part, so that units left out are never all in memory."""
     if keep is None:
         return data[()]
-    rows = data.chunks[0] if data.chunks else max(1, len(data))
+    rows = max(1, _PART_BYTES // (data[:1].nbytes or 1))
     parts = [data[i : i + rows][..., keep] for i in range(0, len(data), rows)]
     return np.concatenate(parts) if parts else data[()][..., keep]
 
 
-def _read_video(path: Path) -> VideoWindows:
+def read_video(path: Path) -> VideoWindows:
+    """The shard of video windows."""
     with open_hdf5(path) as file:
         group = file["levels"]
         return VideoWindows(

@@ -245,7 +245,7 @@ def on_steps(windows: BrainWindows, steps: np.ndarray, shift_s: float) -> np.nda
     """
     if windows.aligned:
         return np.concatenate(list(windows.levels.values()), axis=2)
-    read = _reader(windows, steps, shift_s)
+    read = lag_reader(windows, steps, shift_s)
     return np.concatenate([read(data) for data in windows.levels.values()], axis=2)
 
 
@@ -269,7 +269,9 @@ def at_lags(windows: BrainWindows, steps: np.ndarray, lags_s: Mapping[str, float
     shape = (len(windows.rows), len(steps))
     return replace(
         windows,
-        levels={name: _reader(windows, steps, lags_s[name])(data) for name, data in windows.levels.items()},
+        levels={
+            name: lag_reader(windows, steps, lags_s[name])(data) for name, data in windows.levels.items()
+        },
         times=np.tile(np.asarray(steps, np.float32), (shape[0], 1)),
         valid=np.ones(shape, bool),
         aligned=True,
@@ -277,8 +279,10 @@ def at_lags(windows: BrainWindows, steps: np.ndarray, lags_s: Mapping[str, float
     )
 
 
-def _reader(windows: BrainWindows, steps: np.ndarray, shift_s: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Linear interpolation of levels (n, volumes, units) over the valid volumes, ends held."""
+def lag_reader(
+    windows: BrainWindows, steps: np.ndarray, shift_s: float
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Linear interpolation of levels (n, volumes, units) over the valid volumes, ends held; every window by itself."""
     times = np.where(windows.valid, windows.times, np.inf)
     order = np.argsort(times, axis=1, kind="stable")
     times = np.take_along_axis(times, order, 1)

@@ -12,21 +12,6 @@ from neuroalign.errors import UserError
 from neuroalign.video.weights_record import VOCABULARIES
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for ``text.device``: ``auto`` takes the GPU where there is one.
-
-    Raises
-    ------
-    UserError
-        If ``cuda`` is asked for and absent.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("text.device is 'cuda' but PyTorch sees no GPU here; use 'auto' or 'cpu'.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def load(folder: Path, key: str, loader: Callable[..., Any], **options: Any) -> Any:
     """Call a ``from_pretrained`` of transformers on a local folder.
 

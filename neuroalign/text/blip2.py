@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 
 from neuroalign.config.text import Text
+from neuroalign.devices import choose_device
 from neuroalign.errors import UserError
 from neuroalign.io import read_json
-from neuroalign.text._pretrained import choose_device, load_model, load_tokenizer
+from neuroalign.text._pretrained import load_model, load_tokenizer
 
 _KEY = "text.weights"
 
@@ -151,7 +152,7 @@ class Blip2Captioner:
         from transformers import Blip2ForConditionalGeneration
 
         folder = Path(folder)
-        device = choose_device(config.device)
+        device = choose_device(config.device, "text.device")
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         dtype = torch.bfloat16 if half else torch.float32
         return cls(

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from neuroalign.config.text import Text
+from neuroalign.devices import choose_device
 from neuroalign.errors import UserError
-from neuroalign.text._pretrained import choose_device, load, load_model, load_tokenizer
+from neuroalign.text._pretrained import load, load_model, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class TextEmbedder:
         return cls(
             load_model(folder, _KEY, family, config=kind),
             load_tokenizer(folder, _KEY),
-            choose_device(config.device),
+            choose_device(config.device, "text.device"),
             pooling=config.embedding.pooling,
             batch_size=config.batch_size,
         )

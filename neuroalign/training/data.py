@@ -1,10 +1,10 @@
-"""Training data: a paired dataset as scaled tensors in memory, with scalers fitted on the train split only."""
+"""Training data: a paired dataset as scaled tensors, with scalers fitted on the train split only."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,12 @@ from neuroalign.config.train import Encoder
 from neuroalign.errors import UserError
 from neuroalign.models.losses.contrast import Content
 from neuroalign.models.model import TEXT, BrainInput, TextInput
-from neuroalign.models.scaling import Scaler, Scalers, whitening, z_score
+from neuroalign.models.scaling import Moments, Scaler, Scalers, whitening, z_score
 from neuroalign.pairs.store import PairedDataset
+from neuroalign.training.processes import ALONE, Processes
+from neuroalign.training.windows import Brain, ScaledWindows, placed
+
+log = logging.getLogger(__name__)
 
 _FEWEST_CAPTIONS = 8
 
@@ -26,17 +30,17 @@ class Presentations:
 
     Attributes
     ----------
-    brain : BrainInput of n windows
+    brain : BrainInput of n windows, or what stands for it (`training.windows`)
     clip : int Tensor (n,)
-        Row of the clip's content.
+        Row of the clip's content. On the CPU, where batches are put together.
     """
 
-    brain: BrainInput
+    brain: Brain
     clip: Tensor
 
     def to(self, device: torch.device) -> Presentations:
-        """The same on another device."""
-        return Presentations(self.brain.to(device), self.clip.to(device))
+        """The same for a network on another device."""
+        return Presentations(placed(self.brain, device), self.clip)
 
 
 @dataclass
@@ -68,6 +72,17 @@ class TrainingData:
         video = {name: x + (1 - share) * self.surround[name][:, None] for name, x in self.video.items()}
         return replace(self, video=video)
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return next(iter(self.video.values())).device
+
+    @property
+    def ready(self) -> bool:
+        """Whether batches need no more than indexing: the windows lie where the network is."""
+        brain = self.train.brain
+        return isinstance(brain, BrainInput) and brain.times.device == self.device
+
     def to(self, device: torch.device) -> TrainingData:
         """The same on another device."""
         c = self.content
@@ -94,6 +109,11 @@ class Batch:
     rows, columns : Content
         Of the n windows and the m clips.
     text : TextInput of m clips, optional
+
+    Notes
+    -----
+    Of several processes each has its share of the inputs (`brain`, `video`, `text`) alone, in the order of the others,
+    which are of the whole batch.
     """
 
     brain: BrainInput
@@ -104,16 +124,22 @@ class Batch:
     text: TextInput | None = None
 
 
-def take_batch(data: TrainingData, presentations: Presentations, rows: Tensor) -> Batch:
-    """The batch of some presentations; a clip shown several times among them is encoded once."""
+def take_batch(
+    data: TrainingData, presentations: Presentations, rows: Tensor, processes: Processes = ALONE
+) -> Batch:
+    """The batch of some presentations, of which each process has its share; a clip shown several times is encoded once."""
+    rows = rows.cpu()
     clips, own = torch.unique(presentations.clip[rows], return_inverse=True)
+    mine = processes.share(len(rows))
+    clips, own, columns = (x.to(data.device, non_blocking=True) for x in (clips, own, clips[own]))
+    heard = clips[processes.share(len(clips))]
     return Batch(
-        presentations.brain.take(rows),
-        {name: x[clips] for name, x in data.video.items()},
+        presentations.brain.take(rows[mine]),
+        {name: x[heard] for name, x in data.video.items()},
         own,
-        data.content.take(clips[own]),
+        data.content.take(columns),
         data.content.take(clips),
-        None if data.text is None else data.text.take(clips),
+        None if data.text is None else data.text.take(heard),
     )
 
 
@@ -132,7 +158,7 @@ def trained_subjects(pairs: PairedDataset) -> list[str]:
     UserError
         If there is none, or a subject is unseen and units differ between subjects (voxels).
     """
-    known = [subject for subject in pairs.subjects if len(pairs.of(subject, "train")[1])]
+    known = [subject for subject in pairs.subjects if len(pairs.contents(subject, "train"))]
     unseen = [subject for subject in pairs.subjects if subject not in known]
     if not known:
         raise UserError("The train split holds no clip of any subject; change split in the configuration.")
@@ -152,33 +178,31 @@ def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
     films' surround, video features are scaled relative to all of it.
     """
     shared, known = pairs.same_units, trained_subjects(pairs)
+    first = pairs.brain[known[0]]
     brain: dict[tuple[str, str], Scaler] = {}
-    for level in next(iter(pairs.brain.values())).levels:
-        scaled, volumes = [], {}
-        for subject in known:
-            windows, _ = pairs.of(subject, "train")
-            x = windows.levels[level][windows.valid]
-            scaler = z_score(x)
-            brain[subject, level] = scaler
-            volumes[subject] = scaler(x)
-            scaled.append(volumes[subject])
-        if shared:
-            fitted = [brain[s, level] for s in known]
-            fallback = Scaler(*(np.mean([getattr(k, p) for k in fitted], axis=0) for p in ("mean", "std")))
-            brain["", level] = fallback
+    total = sum(_valid_volumes(pairs, subject) for subject in known)
+    pooled = {level: Moments(total, x.shape[-1]) for level, x in first.levels.items() if shared}
+    # One person's windows at a time: those of all do not fit into every memory.
+    for subject in known:
+        windows, _ = pairs.of(subject, "train")
+        for level, data in windows.levels.items():
+            x = data[windows.valid]
+            brain[subject, level] = scaler = z_score(x)
+            if config.whiten and shared:
+                pooled[level].add(scaler(x))
+            elif config.whiten:
+                scaler.matrix = whitening(scaler(x), config.components, config.shrinkage)
+    for level in pooled:
+        fitted = [brain[s, level] for s in known]
+        brain["", level] = Scaler(
+            *(np.mean([getattr(k, p) for k in fitted], axis=0) for p in ("mean", "std"))
+        )
         if config.whiten:
-            pooled = (
-                whitening(np.concatenate(scaled), config.components, config.shrinkage) if shared else None
-            )
-            for (subject, name), scaler in brain.items():
-                if name == level:
-                    scaler.matrix = (
-                        pooled
-                        if pooled is not None
-                        else whitening(volumes[subject], config.components, config.shrinkage)
-                    )
+            matrix = pooled[level].whitening(config.components, config.shrinkage)
+            for subject in ("", *known):
+                brain[subject, level].matrix = matrix
     video = {}
-    rows = np.unique(np.concatenate([pairs.of(s, "train")[1] for s in known]))
+    rows = np.unique(np.concatenate([pairs.contents(s, "train") for s in known]))
     seen = pairs.video
     for level, data in seen.levels.items():
         mean = z_score(data[rows].reshape(-1, data.shape[-1])).mean
@@ -191,6 +215,11 @@ def fit_scalers(pairs: PairedDataset, config: Encoder) -> Scalers:
         if config.whiten:
             video[level].matrix = whitening(x / std, config.components, config.shrinkage)
     return Scalers(brain, video, _fit_text(pairs, rows, config), 0.0 if seen.surround is None else 1.0)
+
+
+def _valid_volumes(pairs: PairedDataset, subject: str) -> int:
+    windows = pairs.brain[subject]
+    return int(windows.valid[(pairs.clips["split"].to_numpy() == "train")[windows.rows]].sum())
 
 
 def _fit_text(pairs: PairedDataset, rows: np.ndarray, config: Encoder) -> dict[str, Scaler]:
@@ -208,8 +237,17 @@ def _fit_text(pairs: PairedDataset, rows: np.ndarray, config: Encoder) -> dict[s
     return {TEXT: scaler}
 
 
-def to_tensors(pairs: PairedDataset, scalers: Scalers) -> TrainingData:
-    """Scale the train and validation splits and put them on tensors."""
+def to_tensors(pairs: PairedDataset, scalers: Scalers, memory_mb: float | None = None) -> TrainingData:
+    """Scale the train and validation splits and put them on tensors.
+
+    Parameters
+    ----------
+    pairs : PairedDataset
+    scalers : Scalers
+    memory_mb : float, optional
+        Megabytes that scaled brain windows may take. What does not fit is scaled batch by batch (`ScaledWindows`), which gives
+        the same numbers; None: everything is to fit.
+    """
     index = {clip: row for row, clip in enumerate(pairs.video.clip_ids)}
     table = pairs.clips.drop_duplicates("clip_id").set_index("clip_id").reindex(pairs.video.clip_ids)
     stimulus = table["stimulus"].astype("category").cat.codes.to_numpy(np.int64)
@@ -232,35 +270,21 @@ def to_tensors(pairs: PairedDataset, scalers: Scalers) -> TrainingData:
     if scalers.text and pairs.video.text is not None:
         scaled = torch.from_numpy(scalers.scale_text(pairs.video.text, pairs.video.has_text))
         text = TextInput({TEXT: scaled}, torch.from_numpy(pairs.video.has_text))
-    parts = (_presentations(pairs, scalers, s) for s in ("train", "validation"))
-    return TrainingData(video, content, *parts, text, surround)
-
-
-def _presentations(pairs: PairedDataset, scalers: Scalers, split: str) -> Presentations:
-    width = max(windows.times.shape[1] for windows in pairs.brain.values())
-    parts: dict[str, list[Any]] = {"times": [], "valid": [], "subject": [], "clip": []}
-    levels: dict[str, list[np.ndarray]] = {level: [] for level in next(iter(pairs.brain.values())).levels}
-    known = trained_subjects(pairs)
-    for place, subject in enumerate(pairs.subjects):
-        windows, clip = pairs.of(subject, split)
-        # Any negative number is somebody the model does not know; each keeps a number of their own.
-        number = known.index(subject) if subject in known else -1 - place
-        # Subjects may differ in repetition time and so in volumes per window.
-        pad = [(0, 0), (0, width - windows.times.shape[1])]
-        parts["times"].append(np.pad(windows.times, pad))
-        parts["valid"].append(np.pad(windows.valid, pad))
-        parts["subject"].append(np.full(len(clip), number))
-        parts["clip"].append(clip)
-        for level, data in windows.levels.items():
-            clean = np.where(windows.valid[..., None], data, 0.0)
-            levels[level].append(np.pad(scalers.scale_brain(subject, level, clean), [*pad, (0, 0)]))
-    joined = {name: torch.from_numpy(np.concatenate(values)) for name, values in parts.items()}
-    if not len(joined["clip"]):
-        raise UserError(f"The {split} split holds no clip of any subject; change split in the configuration.")
-    brain = BrainInput(
-        {level: torch.from_numpy(np.concatenate(values)) for level, values in levels.items()},
-        joined["times"].float(),
-        joined["valid"].bool(),
-        joined["subject"].long(),
-    )
-    return Presentations(brain, joined["clip"].long())
+    known, parts = trained_subjects(pairs), {}
+    left = float("inf") if memory_mb is None else memory_mb * 1e6
+    # Validation first: it is the smaller part, and every epoch reads all of it.
+    for split in ("validation", "train"):
+        windows = ScaledWindows(pairs, scalers, split, known)
+        if not len(windows):
+            raise UserError(
+                f"The {split} split holds no clip of any subject; change split in the configuration."
+            )
+        fits = windows.bytes <= left
+        left -= windows.bytes if fits else 0
+        if not fits:
+            log.info("%s windows (%.0f MB) are scaled batch by batch", split, windows.bytes / 1e6)
+        clip = np.concatenate([pairs.contents(subject, split) for subject in pairs.subjects])
+        parts[split] = Presentations(
+            windows.load() if fits else windows, torch.from_numpy(clip.astype(np.int64))
+        )
+    return TrainingData(video, content, parts["train"], parts["validation"], text, surround)

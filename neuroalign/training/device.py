@@ -7,26 +7,24 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from neuroalign.config.train import Train
-from neuroalign.errors import UserError
+from neuroalign.devices import autocast, choose_device
+from neuroalign.training.processes import ALONE, Processes
 
 
-def resolve_device(config: Train) -> torch.device:
-    """The device to train on: ``auto`` is a GPU where there is one.
+def resolve_device(config: Train, processes: Processes = ALONE) -> torch.device:
+    """The device to train on: ``auto`` is a GPU where there is one, and every process has its own.
 
     Raises
     ------
     UserError
         If ``cuda`` is asked for and there is none.
     """
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise UserError("train.device is 'cuda', but no GPU is visible; use 'auto' or 'cpu'.")
-    return torch.device("cuda" if available and config.device != "cpu" else "cpu")
+    device = choose_device(config.device, "train.device")
+    return torch.device("cuda", processes.local_rank) if device.type == "cuda" else device
 
 
 def precision(config: Train, device: torch.device) -> AbstractContextManager:
     """Context for the forward pass: bfloat16 autocast or nothing; losses are computed in float32 outside it."""
-    auto = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if config.precision == "bfloat16" or (config.precision == "auto" and auto):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    if config.precision == "auto":
+        return autocast(device)
+    return autocast(device, always=True) if config.precision == "bfloat16" else nullcontext()

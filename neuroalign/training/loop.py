@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from neuroalign.config.train import Optimiser
-from neuroalign.io import atomic_path
+from neuroalign.errors import UserError
+from neuroalign.training import checkpoint
 from neuroalign.training.data import batch_rows
+from neuroalign.training.processes import ALONE, Processes
+from neuroalign.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+# A checkpoint is written after so many epochs, and within long epochs after so many seconds.
 CHECKPOINT_EVERY = 5
+CHECKPOINT_SECONDS = 300.0
+_AHEAD = 2
 History = list[tuple[int, str, str, float]]
+B = TypeVar("B")
 
 
 def parameter_groups(network: nn.Module, config: Optimiser, rates: dict[str, float]) -> list[dict[str, Any]]:
@@ -52,6 +60,25 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - up) / max(1, total - up))))
 
 
+def loaded_ahead(rows: Iterable[Tensor], load: Callable[[Tensor], B], ahead: int) -> Iterator[B]:
+    """Batches in order, of which up to `ahead` are loaded in a thread while one is worked on; 0 loads when asked."""
+    if not ahead:
+        yield from map(load, rows)
+        return
+    with ThreadPoolExecutor(1, "batches") as pool:
+        waiting: deque[Future[B]] = deque()
+        try:
+            for part in rows:
+                waiting.append(pool.submit(load, part))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
 class Trainer:
     """Trains a network epoch by epoch and keeps the best by a validation score.
 
@@ -64,11 +91,13 @@ class Trainer:
     groups : list of dict
         See `parameter_groups`.
     generator : torch.Generator
-        Order of batches.
+        Order of batches; in the same state in all processes.
     folder : Path
-        Where the checkpoint lies.
+        Where the checkpoint and the event files lie.
     fingerprint : str
         Identifies configuration, seed and data; a checkpoint of another is ignored.
+    processes : Processes
+        Those that train together. The first validates and writes.
     """
 
     def __init__(
@@ -79,22 +108,30 @@ class Trainer:
         generator: torch.Generator,
         folder: Path,
         fingerprint: str,
+        processes: Processes = ALONE,
     ):
-        self.network, self.config, self.generator = network, config, generator
-        self.optimiser = torch.optim.AdamW(groups)
+        self.network, self.config, self.generator, self.processes = network, config, generator, processes
+        self.optimiser = torch.optim.AdamW(groups, fused=True)
         self.peaks = [group["lr"] for group in groups]
-        self.path, self.fingerprint = folder / CHECKPOINT_FILE, fingerprint
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.folder, self.path, self.fingerprint = folder, folder / CHECKPOINT_FILE, fingerprint
         self.epoch, self.best_epoch, self.best_score = 0, 0, -math.inf
         self.best: dict[str, Tensor] = {}
         self.mean = {n: p.detach().clone() for n, p in network.named_parameters()} if config.average else {}
         self.history: History = []
+        # Of the epoch under way: batches done, their terms, and the state that its order was drawn from.
+        self.done, self.values, self.order = 0, dict[str, list[float | Tensor]](), generator.get_state()
+        self.seed = generator.initial_seed()
+        self.written = time.monotonic()
 
     def fit(
         self,
         n: int,
-        step: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]],
+        step: Callable[[Any], tuple[Tensor, dict[str, Tensor]]],
         validate: Callable[[int], tuple[float, Iterable[tuple[str, str, float]]]],
         after_step: Callable[[], None] | None = None,
+        load: Callable[[Tensor], Any] | None = None,
+        ahead: bool = False,
     ) -> History:
         """Train until the last epoch or until validation no longer improves, then load the best weights.
 
@@ -103,65 +140,132 @@ class Trainer:
         n : int
             Number of training presentations.
         step : callable
-            Rows of a batch to (total loss, terms).
+            A batch to (total loss, terms).
         validate : callable
-            Epoch to (score, rows of (split, term, value)). Epoch 0 is the start, before any step, and may win.
+            Epoch to (score, rows of (split, term, value)). Epoch 0 is the start, before any step, and may win. Called in the
+            first process alone.
         after_step : callable, optional
             Called after each optimiser step.
+        load : callable, optional
+            Rows of a batch to the batch; without, a batch is its rows. Draws nothing at random.
+        ahead : bool
+            Load batches in a thread while others are worked on.
 
         Returns
         -------
         list of (epoch, split, term, value)
+
+        Raises
+        ------
+        UserError
+            If a loss is no longer a finite number.
         """
         per_epoch = max(1, round(n / self.config.batch_size))
-        total = per_epoch * self.config.epochs
-        if not self._resume():
-            self._judge(validate)
+        resumed = self._resume()
+        progress = Progress(
+            self.folder, self.config.epochs, per_epoch, self.epoch if resumed else 0, not self.processes.first
+        )
+        if not resumed:
+            self._judge(validate, progress)
         while self.epoch < self.config.epochs and self.epoch - self.best_epoch < self.config.patience:
-            self.epoch += 1
             self.network.train()
-            values: dict[str, list[float]] = {}
-            for number, rows in enumerate(batch_rows(n, self.config.batch_size, self.generator)):
-                share = warmup_cosine((self.epoch - 1) * per_epoch + number, total, self.config.warmup)
-                for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
-                    group["lr"] = peak * share
-                self.optimiser.zero_grad(set_to_none=True)
-                loss, terms = step(rows)
-                loss.backward()
-                parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-                nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-                self.optimiser.step()
-                self._average()
+            batches = self._batches(n)[self.done :]
+            total = per_epoch * self.config.epochs
+            for batch in loaded_ahead(batches, load or (lambda rows: rows), _AHEAD if ahead else 0):
+                share = warmup_cosine(self.epoch * per_epoch + self.done, total, self.config.warmup)
+                self._step(batch, step, share)
                 if after_step is not None:
                     after_step()
-                for name, value in {**terms, "total": loss}.items():
-                    values.setdefault(name, []).append(float(value.detach()))
+                self.done += 1
+                if progress.due():
+                    progress.step(self.epoch + 1, self.done, self._fetched()["total"][-1])
+                if self.done < per_epoch and time.monotonic() - self.written > CHECKPOINT_SECONDS:
+                    self.write_checkpoint()
             # Not every batch has every term: one without captions has none of the text.
-            self.history += [(self.epoch, "train", n, _mean(vs)) for n, vs in values.items()]
-            self._judge(validate)
-            if self.epoch % CHECKPOINT_EVERY == 0:
+            means = {name: _mean(values) for name, values in self._fetched().items()}
+            self.epoch, self.done, self.values = self.epoch + 1, 0, {}
+            self.history += [(self.epoch, "train", name, value) for name, value in means.items()]
+            self._judge(validate, progress, means["total"])
+            late = time.monotonic() - self.written > CHECKPOINT_SECONDS
+            if self.epoch % CHECKPOINT_EVERY == 0 or late:
                 self.write_checkpoint()
         self.network.load_state_dict(self.best)
-        self.path.unlink(missing_ok=True)
+        if self.processes.first:
+            self.path.unlink(missing_ok=True)
+        progress.close()
         log.info("stopped after epoch %d; best epoch %d (%.4f)", self.epoch, self.best_epoch, self.best_score)
         return self.history
 
-    def _judge(self, validate: Callable[[int], tuple[float, Iterable[tuple[str, str, float]]]]) -> None:
-        own = self._swap(self.mean)
-        score, rows = validate(self.epoch)
-        self.history += [(self.epoch, split, term, float(value)) for split, term, value in rows]
+    def _batches(self, n: int) -> list[Tensor]:
+        """Rows of the batches of the epoch under way; of one that was begun before, in the order drawn then."""
+        now = self.generator.get_state()
+        if self.done:
+            self.generator.set_state(self.order)
+        else:
+            self.order = now
+        batches = list(batch_rows(n, self.config.batch_size, self.generator))
+        if self.done:
+            self.generator.set_state(now)
+        return batches
+
+    def _step(
+        self, batch: Any, step: Callable[[Any], tuple[Tensor, dict[str, Tensor]]], share: float
+    ) -> None:
+        """One step of the optimiser at a share of the peak learning rates."""
+        self.processes.reseed(self.seed, self.epoch, self.done)
+        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, terms = step(batch)
+        loss.backward()
+        self.processes.average_gradients(self.parameters)
+        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm, foreach=True)
+        self.optimiser.step()
+        self._average()
+        # Numbers stay on the device until somebody looks: fetching one waits for everything before it.
+        for name, value in {**terms, "total": loss}.items():
+            self.values.setdefault(name, []).append(value.detach())
+
+    def _fetched(self) -> dict[str, list[float]]:
+        """The terms of the epoch so far as numbers, fetched at once."""
+        tensors = [v for values in self.values.values() for v in values if isinstance(v, Tensor)]
+        numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+        for name, values in self.values.items():
+            self.values[name] = [next(numbers) if isinstance(v, Tensor) else v for v in values]
+        if not all(map(math.isfinite, self.values.get("total", []))):
+            raise UserError(
+                f"Training diverged in epoch {self.epoch + 1}: the loss is not a finite number; lower the lr of this stage "
+                "(train.ntcl.lr or train.vq.lr), or set train.precision to float32."
+            )
+        return self.values
+
+    def _judge(
+        self,
+        validate: Callable[[int], tuple[float, Iterable[tuple[str, str, float]]]],
+        progress: Progress,
+        loss: float | None = None,
+    ) -> None:
+        def judged() -> tuple[float, list[tuple[str, str, float]]]:
+            own = self._swap(self.mean)
+            score, rows = validate(self.epoch)
+            self._swap(own)
+            return float(score), [(split, term, float(value)) for split, term, value in rows]
+
+        score, rows = self.processes.from_first(judged)
+        self.history += [(self.epoch, *row) for row in rows]
         if score > self.best_score:
-            self.best_epoch, self.best_score = self.epoch, float(score)
-            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self._swap(own)
-        log.info("epoch %d: validation %.4f (best %.4f)", self.epoch, score, self.best_score)
+            self.best_epoch, self.best_score = self.epoch, score
+            state = self.network.state_dict() | self.mean
+            self.best = {name: value.detach().clone() for name, value in state.items()}
+        now = [row[1:] for row in self.history if row[0] == self.epoch]
+        progress.epoch(self.epoch, now, loss, score, (self.best_epoch, self.best_score))
 
     @torch.no_grad()
     def _average(self) -> None:
         """Move the running mean of the weights (Polyak averaging; Izmailov et al. 2018) towards the weights."""
-        for name, parameter in self.network.named_parameters():
-            if name in self.mean:
-                self.mean[name].lerp_(parameter.detach(), 1 - self.config.average)
+        if self.mean:
+            weights = [parameter.detach() for parameter in self.network.parameters()]
+            get_ema_multi_avg_fn(self.config.average)(list(self.mean.values()), weights, None)
 
     @torch.no_grad()
     def _swap(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -174,58 +278,57 @@ class Trainer:
         return before
 
     def write_checkpoint(self) -> None:
-        """Write everything needed to go on exactly, as one safetensors file with JSON metadata."""
-        tensors = {f"network.{n}": v for n, v in self.network.state_dict().items()}
-        tensors |= {f"best.{n}": v for n, v in self.best.items()}
-        tensors |= {f"mean.{n}": v for n, v in self.mean.items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{n}": v for n, v in state.items()}
-        tensors["rng.torch"] = torch.get_rng_state()
-        tensors["rng.order"] = self.generator.get_state()
+        """Write everything needed to go on exactly, in the middle of an epoch too."""
+        self.written = time.monotonic()
+        if not self.processes.first:
+            return
+        random = {
+            "torch": torch.get_rng_state(),
+            "now": self.generator.get_state(),
+            "order": self.order,
+        }
         if torch.cuda.is_available():
-            tensors["rng.cuda"] = torch.cuda.get_rng_state()
-        meta = {
+            random["cuda"] = torch.cuda.get_rng_state()
+        parts = {
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "mean": self.mean,
+            "optimiser": checkpoint.optimiser_tensors(self.optimiser),
+            "random": random,
+        }
+        state = {
             "fingerprint": self.fingerprint,
             "epoch": self.epoch,
+            "done": self.done,
+            "values": self._fetched(),
             "best_epoch": self.best_epoch,
             "best_score": self.best_score,
             "history": self.history,
         }
-        with atomic_path(self.path) as temporary:
-            plain = {n: v.detach().cpu().clone().contiguous() for n, v in tensors.items()}
-            save_file(plain, temporary, {"state": json.dumps(meta)})
+        checkpoint.write(self.path, parts, state)
 
     def _resume(self) -> bool:
         """Take up a checkpoint of the same configuration, seed and data; False if there is none."""
-        if not self.path.exists():
+        found = checkpoint.read(self.path, self.fingerprint)
+        if found is None:
             return False
-        try:
-            with safe_open(self.path, "pt") as file:
-                meta = json.loads(file.metadata()["state"])
-                if meta["fingerprint"] != self.fingerprint:
-                    return False
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-            log.warning("%s cannot be read; training starts again", self.path)
-            return False
-        self.network.load_state_dict(_strip(tensors, "network."))
+        parts, state = found
+        self.network.load_state_dict(parts["network"])
         device = next(self.network.parameters()).device
-        self.best = {n: v.to(device) for n, v in _strip(tensors, "best.").items()}
-        self.mean = {n: v.to(device) for n, v in _strip(tensors, "mean.").items()}
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _strip(tensors, "optimiser.").items():
-            index, part = name.split(".")
-            state.setdefault(int(index), {})[part] = value
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        torch.set_rng_state(tensors["rng.torch"])
-        self.generator.set_state(tensors["rng.order"])
-        if torch.cuda.is_available() and "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"])
-        self.epoch, self.best_epoch = meta["epoch"], meta["best_epoch"]
-        self.best_score = meta["best_score"]
-        self.history = [tuple(row) for row in meta["history"]]
-        log.info("resumed after epoch %d", self.epoch)
+        self.best = {n: v.to(device) for n, v in parts["best"].items()}
+        # In the order of the parameters: the file has an order of its own.
+        self.mean = {n: parts["mean"][n].to(device) for n in self.mean}
+        checkpoint.restore_optimiser(self.optimiser, parts.get("optimiser", {}))
+        random = parts["random"]
+        torch.set_rng_state(random["torch"])
+        self.generator.set_state(random["now"])
+        self.order = random["order"]
+        if torch.cuda.is_available() and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"])
+        self.epoch, self.done, self.values = state["epoch"], state["done"], state["values"]
+        self.best_epoch, self.best_score = state["best_epoch"], state["best_score"]
+        self.history = [tuple(row) for row in state["history"]]
+        log.info("taken up after epoch %d and %d batches", self.epoch, self.done)
         return True
 
 
@@ -235,10 +338,6 @@ def _mean(values: list[float]) -> float:
     for value in values:
         total += value / len(values)
     return total
-
-
-def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 
 def history_table(history: History) -> pd.DataFrame:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from neuroalign.training.data import (
 from neuroalign.training.device import precision, resolve_device
 from neuroalign.training.linear_start import choose_surround, start_linear
 from neuroalign.training.loop import Trainer, history_table, parameter_groups
+from neuroalign.training.processes import ALONE, Processes
 from neuroalign.training.seeds import seeded
 from neuroalign.training.terms import ntcl_loss, ntcl_terms
 from neuroalign.training.validation import (
@@ -60,13 +61,34 @@ HRF_PARAMETERS = (
 ADAPTATION = "encoders.fmri.resample."
 
 
-def encode(network: NeuroAlign, batch: Batch, context) -> dict[str, Encoded]:
-    """All modalities of a batch, in float32 whatever the precision of the forward pass."""
+# Windows of each split that a checkpoint is recognised by.
+_LOOKED_AT = 256
+
+
+def encode(
+    network: NeuroAlign, batch: Batch, context: AbstractContextManager, processes: Processes = ALONE
+) -> dict[str, Encoded]:
+    """All modalities of a batch, in float32 whatever the precision of the forward pass.
+
+    Each process encodes its share of the batch, and all have the whole.
+    """
     with context:
         encoded = {FMRI: network.encode_fmri(batch.brain), VIDEO: network.encode_video(batch.video)}
         if batch.text is not None and network.reads_text:
             encoded[TEXT] = network.encode_text(batch.text)
-    return {modality: e.float() for modality, e in encoded.items()}
+    sizes = {FMRI: len(batch.rows.clip)}
+    return {
+        m: _whole(e.float(), sizes.get(m, len(batch.columns.clip)), processes) for m, e in encoded.items()
+    }
+
+
+def _whole(own: Encoded, n: int, processes: Processes) -> Encoded:
+    """The encoded clips of all processes, n in all."""
+    if processes.size == 1:
+        return own
+    tokens, steps, pooled = (processes.gather(x, n) for x in (own.tokens, own.steps, own.pooled))
+    present = None if own.present is None else processes.gather(own.present.byte(), n).bool()
+    return Encoded(tokens, steps, pooled, present)
 
 
 def architecture_of(pairs: PairedDataset, scalers: Scalers, config: Ntcl) -> Architecture:
@@ -86,16 +108,28 @@ def architecture_of(pairs: PairedDataset, scalers: Scalers, config: Ntcl) -> Arc
     )
 
 
-def fingerprint(config: Any, seed: int, data: TrainingData) -> str:
-    """Identifies what a checkpoint may be resumed with."""
+def fingerprint(config: Any, seed: int, data: TrainingData, made_of: Mapping[str, Any]) -> str:
+    """Identifies what a checkpoint may be resumed with.
+
+    Parameters
+    ----------
+    config : JSON-like
+    seed : int
+    data : TrainingData
+        Of its brain windows, which may lie on disk, some are looked at.
+    made_of : mapping of str to array or Tensor
+        What was fitted on all of the data, or trained before.
+    """
     digest = hashlib.blake2b(json.dumps([config, seed], sort_keys=True).encode(), digest_size=12)
-    for tensor in (
-        data.train.clip,
-        data.validation.clip,
-        *data.train.brain.levels.values(),
-        *data.video.values(),
-        *(() if data.text is None else (*data.text.levels.values(), data.text.present)),
-    ):
+    tensors = [data.train.clip, data.validation.clip, *data.video.values()]
+    for part in (data.train, data.validation):
+        n = len(part.clip)
+        brain = part.brain.take(torch.arange(n)[:: max(1, n // _LOOKED_AT)])
+        tensors += [brain.subject, brain.valid, brain.times, *brain.levels.values()]
+    if data.text is not None:
+        tensors += [*data.text.levels.values(), data.text.present]
+    tensors += [torch.as_tensor(made_of[name]) for name in sorted(made_of)]
+    for tensor in tensors:
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -108,6 +142,8 @@ def train_ntcl(
     *,
     made_by: dict,
     geometry: dict[str, Any],
+    memory_mb: float | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Train stage 1 and write ``model.safetensors``, ``model.json``, ``history.tsv`` and ``delays.tsv``.
 
@@ -124,32 +160,44 @@ def train_ntcl(
     geometry : dict
         `duration_s`, `step_s`, `hrf`: how clips were cut (`pairs.build.read_geometry`), so that the trained model can
         cut new ones. A lag that was swept is taken from `pairs`.
+    memory_mb : float, optional
+        Megabytes that brain windows may take in memory (`data.to_tensors`); None: everything is to fit.
+    processes : Processes
+        Those that train together; the first writes.
     """
     out, stage = Path(out), config.ntcl
     pairs = blind(pairs)
-    device = resolve_device(config)
-    scalers = fit_scalers(pairs, stage.encoder)
-    data = to_tensors(pairs, scalers)
-    mark = fingerprint(config.model_dump(mode="json", exclude={"vq", "seeds"}), seed, data)
+    device = resolve_device(config, processes)
+    scalers = processes.from_first(lambda: fit_scalers(pairs, stage.encoder))
+    data = to_tensors(pairs, scalers, memory_mb)
+    settings = config.model_dump(mode="json", exclude={"vq", "seeds", "memory_mb"})
+    mark = fingerprint(settings, seed, data, scalers.arrays())
     with seeded(seed) as generator:
         network = NeuroAlign(architecture_of(pairs, scalers, stage))
         if data.surround is not None:
-            scalers.surround = _surround(network, data, stage, generator)
+            scalers.surround = processes.from_first(lambda: _surround(network, data, stage, generator))
             data = data.with_surround(scalers.surround)
         strength = None
         if stage.encoder.linear_start:
-            strength = start_linear(network, data, generator, learn_response=stage.hrf_lr > 0)[1]
+            learn = stage.hrf_lr > 0
+            strength = processes.from_first(
+                lambda: start_linear(network, data, generator, learn_response=learn)[1]
+            )
         candidates = text_candidates(strength)
         network, data = network.to(device), data.to(device)
+        processes.like_first(network, generator)
         rates = dict.fromkeys(HRF_PARAMETERS, stage.hrf_lr) if stage.hrf_lr else {ADAPTATION: 0.0}
-        trainer = Trainer(network, stage, parameter_groups(network, stage, rates), generator, out, mark)
+        groups = parameter_groups(network, stage, rates)
+        trainer = Trainer(network, stage, groups, generator, out, mark, processes)
 
         # Epochs are compared at one weight of the text, chosen at the start; the final weights are chosen at the end.
-        start = start_weights(network, data, config.vq.near_steps, candidates)
+        start = processes.from_first(lambda: start_weights(network, data, config.vq.near_steps, candidates))
 
-        def step(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            batch = take_batch(data, data.train, rows.to(device))
-            encoded = encode(network, batch, precision(config, device))
+        def load(rows: Tensor) -> Batch:
+            return take_batch(data, data.train, rows, processes)
+
+        def step(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            encoded = encode(network, batch, precision(config, device), processes)
             terms = ntcl_terms(network, encoded, batch, stage, config.text)
             return ntcl_loss(terms, stage, config.text), terms
 
@@ -164,7 +212,9 @@ def train_ntcl(
             rows += [("validation", name, v) for name, v in validation_terms(network, data, config).items()]
             return found["continuous_quality"], rows
 
-        history = trainer.fit(len(data.train.clip), step, validate)
+        history = trainer.fit(len(data.train.clip), step, validate, load=load, ahead=not data.ready)
+        if not processes.first:
+            return
         scores, centres = validation_scores(network, data, config.vq.near_steps, candidates)
         weights = choose_weights(scores, config.vq.near_steps)
     first = next(iter(pairs.brain.values()))

@@ -22,11 +22,12 @@ from neuroalign.pairs.store import PairedDataset
 from neuroalign.training.canonical import Samples, choose_recipe
 from neuroalign.training.code_regions import code_regions
 from neuroalign.training.codes import code_assignments, code_clips, usage, usage_table
-from neuroalign.training.data import TrainingData, take_batch, to_tensors
+from neuroalign.training.data import Batch, TrainingData, take_batch, to_tensors
 from neuroalign.training.device import precision, resolve_device
 from neuroalign.training.linear_text import TextSamples, joint_maps
 from neuroalign.training.loop import Trainer, history_table, parameter_groups
 from neuroalign.training.ntcl import ADAPTATION, delay_table, encode, fingerprint
+from neuroalign.training.processes import ALONE, Processes
 from neuroalign.training.seeds import seeded
 from neuroalign.training.terms import vq_loss, vq_terms
 from neuroalign.training.validation import (
@@ -42,7 +43,15 @@ _START_WINDOWS = 1024
 
 
 def train_vq(
-    pairs: PairedDataset, ntcl_dir: Path, out: Path, config: Train, seed: int, *, made_by: dict
+    pairs: PairedDataset,
+    ntcl_dir: Path,
+    out: Path,
+    config: Train,
+    seed: int,
+    *,
+    made_by: dict,
+    memory_mb: float | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Train stage 2 and write the files of stage 1 plus ``codes.tsv``, ``code_clips.tsv``,
     ``code_regions.tsv`` and ``usage.tsv``.
@@ -62,33 +71,38 @@ def train_vq(
     seed : int
     made_by : dict
         Provenance, kept in ``model.json``.
+    memory_mb, processes
+        As of `train_ntcl`.
     """
     out, stage = Path(out), config.vq
-    device = resolve_device(config)
+    device = resolve_device(config, processes)
     start = load(ntcl_dir)
     seen = blind(pairs)
-    data = to_tensors(seen, start.scalers)
-    mark = fingerprint(config.model_dump(mode="json", exclude={"seeds"}), seed, data)
+    data = to_tensors(seen, start.scalers, memory_mb)
+    settings = config.model_dump(mode="json", exclude={"seeds", "memory_mb"})
+    mark = fingerprint(settings, seed, data, start.scalers.arrays() | start.network.state_dict())
     with seeded(seed) as generator:
         architecture = replace(start.network.architecture, vq=stage.model_dump(mode="json"))
         network = NeuroAlign(architecture)
         network.load_state_dict({**network.state_dict(), **start.network.state_dict()})
         network, data = network.to(device), data.to(device)
-        _start_codebooks(network, data, generator, listens=start.weights.text > 0)
+        if processes.first:
+            _start_codebooks(network, data, generator, listens=start.weights.text > 0)
+        processes.like_first(network, generator)
         slow = stage.lr * stage.encoder_lr
         rates = dict.fromkeys(("encoders.", "pools.", "log_scale."), slow)
         rates |= {} if config.ntcl.hrf_lr else {ADAPTATION: 0.0}
-        trainer = Trainer(network, stage, parameter_groups(network, stage, rates), generator, out, mark)
+        groups = parameter_groups(network, stage, rates)
+        trainer = Trainer(network, stage, groups, generator, out, mark, processes)
         latest: dict[str, Quantised] = {}
         present: dict[str, Tensor] = {}
 
-        def step(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            batch = take_batch(data, data.train, rows.to(device))
-            encoded = encode(network, batch, precision(config, device))
+        def step(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            encoded = encode(network, batch, precision(config, device), processes)
             terms, quantised = vq_terms(network, encoded, batch, config)
             latest.update(quantised)
-            if batch.text is not None:
-                present[TEXT] = batch.text.present
+            if TEXT in encoded:
+                present[TEXT] = encoded[TEXT].present
             return vq_loss(terms, stage, config.text), terms
 
         def validate(epoch: int) -> tuple[float, Iterable[tuple[str, str, float]]]:
@@ -99,9 +113,14 @@ def train_vq(
             return 0.5 * (found["continuous_quality"] + found["quantised_quality"]), rows
 
         def update() -> None:
-            network.quantiser.update(latest, generator, present)
+            network.quantiser.update(latest, generator, present, processes)
 
-        history = trainer.fit(len(data.train.clip), step, validate, update)
+        def drawn(rows: Tensor) -> Batch:
+            return take_batch(data, data.train, rows, processes)
+
+        history = trainer.fit(len(data.train.clip), step, validate, update, drawn, not data.ready)
+        if not processes.first:
+            return
         # Text that stage 1 did not want was not heard by the codebooks either.
         candidates = text_candidates(start.weights.text)
         scores, centres = validation_scores(network, data, stage.near_steps, candidates)

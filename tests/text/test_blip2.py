@@ -14,7 +14,6 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 from neuroalign.config.text import Text
 from neuroalign.errors import UserError
-from neuroalign.text._pretrained import choose_device
 from neuroalign.text.blip2 import Blip2Captioner, Pictures
 
 
@@ -136,12 +135,3 @@ def test_weights_that_do_not_know_the_picture_token(blip2_folder, tmp_path):
     (folder / "config.json").write_text(json.dumps(content | {"image_token_index": None}))
     with pytest.raises(UserError, match="image_token_index"):
         Blip2Captioner.from_folder(folder, _config())
-
-
-def test_a_gpu_that_is_not_there():
-    if torch.cuda.is_available():
-        assert choose_device("auto").type == "cuda"
-    else:
-        assert choose_device("auto").type == "cpu"
-        with pytest.raises(UserError, match=r"text\.device"):
-            choose_device("cuda")

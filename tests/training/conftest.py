@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from neuroalign.config.train import Train
+from neuroalign.io import write_json, write_tsv
+from neuroalign.pairs.store import PairedDataset, write_brain, write_video
 
 _SOURCE = Path(__file__).resolve().parents[1] / "models" / "conftest.py"
 
@@ -33,6 +35,24 @@ def tiny():
         return Train(device="cpu", ntcl=stage, vq=second)
 
     return build
+
+
+GEOMETRY = {"duration_s": 4.0, "step_s": 1.0, "hrf": {"method": "adaptive", "window_s": [0.0, 12.0]}}
+
+
+@pytest.fixture(scope="session")
+def on_disk():
+    """Write a paired dataset into a folder, as the pair stage does."""
+
+    def write(pairs: PairedDataset, folder: Path) -> Path:
+        write_tsv(folder / "clips.tsv", pairs.clips)
+        write_video(folder / "video.h5", pairs.video)
+        for subject, windows in pairs.brain.items():
+            write_brain(folder / f"sub-{subject}.h5", windows)
+        write_json(folder / "summary.json", {"geometry": GEOMETRY})
+        return folder
+
+    return write
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ with job(snakemake):
     from neuroalign.io import provenance
     from neuroalign.models.score import score_pairs
     from neuroalign.models.trained import load
-    from neuroalign.pairs.store import read_pairs
+    from neuroalign.pairs.stored import open_pairs
     from neuroalign.plan import parse_branch
 
     fold, seed = parse_branch(snakemake.wildcards.branch)
-    pairs = read_pairs(Path(snakemake.input.pairs[0]).parent, fold)
+    pairs = open_pairs(Path(snakemake.input.pairs[0]).parent, fold)
     # Only a variant of the model has this, and depends on the code.
     if change := snakemake.params.get("change"):
         from neuroalign.pairs.variants import change_pairs

@@ -11,23 +11,22 @@ with job(snakemake):
     from neuroalign.config.train import Train
     from neuroalign.io import provenance
     from neuroalign.pairs.build import read_geometry
-    from neuroalign.pairs.store import read_pairs
     from neuroalign.plan import parse_branch
-    from neuroalign.training.ntcl import train_ntcl
+    from neuroalign.training.launch import run_stage
 
     fold, seed = parse_branch(snakemake.wildcards.branch)
-    folder = Path(snakemake.input.pairs[0]).parent
-    pairs = read_pairs(folder, fold)
-    # Only a variant of the model has this, and depends on the code.
-    if change := snakemake.params.get("change"):
-        from neuroalign.pairs.variants import change_pairs
-
-        pairs = change_pairs(pairs, change, seed)
-    train_ntcl(
+    pairs = Path(snakemake.input.pairs[0]).parent
+    settings = {"vq": {"near_steps": snakemake.params.near_steps}, "memory_mb": snakemake.resources.mem_mb}
+    run_stage(
+        "neuroalign.training.ntcl:train_ntcl",
         pairs,
-        Path(snakemake.output.model).parent,
-        Train(**snakemake.params.train, vq={"near_steps": snakemake.params.near_steps}),
-        seed,
-        geometry=read_geometry(folder),
+        fold,
+        Train(**snakemake.params.train, **settings),
+        change=snakemake.params.get("change"),
+        threads=snakemake.threads,
+        log_file=snakemake.log[0],
+        out=str(Path(snakemake.output.model).parent),
+        seed=seed,
+        geometry=read_geometry(pairs),
         made_by=provenance(snakemake.params.train, {Path(p).name: p for p in snakemake.input.pairs}),
     )

@@ -10,23 +10,21 @@ from neuroalign.jobs import job
 with job(snakemake):
     from neuroalign.config.train import Train
     from neuroalign.io import provenance
-    from neuroalign.pairs.store import read_pairs
     from neuroalign.plan import parse_branch
-    from neuroalign.training.vq import train_vq
+    from neuroalign.training.launch import run_stage
 
     fold, seed = parse_branch(snakemake.wildcards.branch)
-    pairs = read_pairs(Path(snakemake.input.pairs[0]).parent, fold)
-    # Only a variant of the model has this, and depends on the code.
-    if change := snakemake.params.get("change"):
-        from neuroalign.pairs.variants import change_pairs
-
-        pairs = change_pairs(pairs, change, seed)
     inputs = {Path(p).name: p for p in [*snakemake.input.pairs, snakemake.input.ntcl]}
-    train_vq(
-        pairs,
-        Path(snakemake.input.ntcl).parent,
-        Path(snakemake.output.model).parent,
-        Train(**snakemake.params.train),
-        seed,
+    run_stage(
+        "neuroalign.training.vq:train_vq",
+        Path(snakemake.input.pairs[0]).parent,
+        fold,
+        Train(**snakemake.params.train, memory_mb=snakemake.resources.mem_mb),
+        change=snakemake.params.get("change"),
+        threads=snakemake.threads,
+        log_file=snakemake.log[0],
+        ntcl_dir=str(Path(snakemake.input.ntcl).parent),
+        out=str(Path(snakemake.output.model).parent),
+        seed=seed,
         made_by=provenance(snakemake.params.train, inputs),
     )

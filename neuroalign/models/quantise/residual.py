@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuroalign.models.quantise.dynasync import DynaSyncCodebook
+from neuroalign.models.quantise.dynasync import DynaSyncCodebook, Statistics
 from neuroalign.models.shapes import check_shapes
+
+
+class Shared(Protocol):
+    """Processes that train together (`training.processes`)."""
+
+    def share(self, n: int) -> slice:
+        """Which of n rows are this process's."""
+
+    def sum(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """Each tensor summed over processes."""
 
 
 @dataclass
@@ -135,17 +146,43 @@ class TokenQuantiser(nn.Module):
         batch: Mapping[str, Quantised],
         generator: torch.Generator,
         present: Mapping[str, Tensor] | None = None,
+        processes: Shared | None = None,
     ) -> None:
         """Update every codebook from one batch of all modalities, together.
 
-        `present` has a bool Tensor (n, steps) for a modality of which steps are missing: those count nothing.
+        Parameters
+        ----------
+        batch : mapping of modality to Quantised
+        generator : torch.Generator
+            Chooses tokens from which dead codes restart.
+        present : mapping of modality to bool Tensor (n, steps), optional
+            For a modality of which steps are missing: those count nothing.
+        processes : Shared, optional
+            Processes that all have the whole batch: each counts its share of it, and what they counted is summed. Codebooks are
+            then the same bits in all of them, whatever order a device adds in.
         """
-        here = {m: mask.flatten() for m, mask in (present or {}).items()}
-        for level, books in enumerate(self.codebooks):
-            for depth, book in enumerate(books):
-                tokens = {m: q.residuals[depth, :, :, level].flatten(0, 1) for m, q in batch.items()}
-                tokens |= {m: tokens[m][mask] for m, mask in here.items() if m in tokens}
-                book.update(book.statistics(tokens), torch.cat(list(tokens.values())), generator)
+        present = present or {}
+        books = [
+            (level, depth, book) for level, row in enumerate(self.codebooks) for depth, book in enumerate(row)
+        ]
+
+        def tokens(level: int, depth: int, rows: Callable[[int], slice]) -> dict[str, Tensor]:
+            found = {}
+            for m, q in batch.items():
+                own = rows(q.residuals.shape[1])
+                x = q.residuals[depth, own, :, level].flatten(0, 1)
+                found[m] = x[present[m][own].flatten()] if m in present else x
+            return found
+
+        whole: Callable[[int], slice] = slice
+        counted = processes.share if processes else whole
+        steps = [book.statistics(tokens(level, depth, counted)) for level, depth, book in books]
+        if processes:
+            summed = iter(processes.sum(x for step in steps for x in (step.count, step.total, step.error)))
+            steps = [Statistics(*found) for found in zip(summed, summed, summed, strict=True)]
+        for (level, depth, book), step in zip(books, steps, strict=True):
+            live = torch.cat(list(tokens(level, depth, whole).values()))
+            book.update(step, live, generator)
 
     @torch.no_grad()
     def start_from(

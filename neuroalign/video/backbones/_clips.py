@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from neuroalign.config.video import Video
+from neuroalign.devices import autocast
 from neuroalign.errors import UserError
 from neuroalign.video.backbones._levels import Taps, layer_numbers
 from neuroalign.video.backbones._preprocessing import Preprocessing
-from neuroalign.video.backbones._pretrained import precision, to_host
+from neuroalign.video.backbones._pretrained import to_host
 from neuroalign.video.backbones.base import Batches
 from neuroalign.video.windows import WindowGrid
 
@@ -217,7 +218,7 @@ class VideoBackbone(ABC):
     @torch.inference_mode()
     def _forward(self, group: np.ndarray) -> torch.Tensor:
         pixels = self._preprocessing(group.reshape(-1, *group.shape[2:]), self._device)
-        with precision(self._device):
+        with autocast(self._device):
             self.run(pixels.unflatten(0, group.shape[:2]))
         return torch.cat(self._taps.rows(), dim=1)
 

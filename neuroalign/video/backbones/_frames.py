@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from neuroalign.devices import autocast
 from neuroalign.video.backbones._preprocessing import Preprocessing
-from neuroalign.video.backbones._pretrained import precision, to_host
+from neuroalign.video.backbones._pretrained import to_host
 from neuroalign.video.backbones.base import Batches
 from neuroalign.video.windows import WindowGrid, mean_over_windows
 
@@ -71,5 +72,5 @@ class FrameBackbone(ABC):
     @torch.inference_mode()
     def _forward(self, frames: np.ndarray) -> torch.Tensor:
         pixels = self._preprocessing(frames, self._device)
-        with precision(self._device):
+        with autocast(self._device):
             return self.pooled(pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -126,28 +126,6 @@ def same_size(preprocessing: Preprocessing, size: int, weights: Weights) -> None
             f"the preprocessing of {weights.name} gives pictures of {preprocessing.crop} pixels, and its model sees "
             f"{size}; save the model's own processor beside the weights."
         )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for ``video.device``: ``auto`` takes the GPU where there is one.
-
-    Raises
-    ------
-    UserError
-        If ``cuda`` is asked for and absent.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("video.device is 'cuda' but PyTorch sees no GPU here; use 'auto' or 'cpu'.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def precision(device: torch.device) -> AbstractContextManager:
-    """Autocast to bfloat16 on GPUs that have it; float32 elsewhere, so that CPU numbers are exact."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
 
 
 def to_host(results: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:

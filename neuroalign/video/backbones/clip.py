@@ -13,10 +13,11 @@ from transformers import CLIPVisionModelWithProjection
 
 from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
+from neuroalign.devices import choose_device
 from neuroalign.video.backbones._frames import FrameBackbone
 from neuroalign.video.backbones._levels import Taps, layer_numbers, pool_tokens
 from neuroalign.video.backbones._preprocessing import Preprocessing, load_preprocessing
-from neuroalign.video.backbones._pretrained import choose_device, find_weights, load_model, same_size
+from neuroalign.video.backbones._pretrained import find_weights, load_model, same_size
 
 
 class ClipBackbone(FrameBackbone):
@@ -64,7 +65,7 @@ class ClipBackbone(FrameBackbone):
         return cls(
             model,
             preprocessing,
-            choose_device(config.device),
+            choose_device(config.device, "video.device"),
             config.batch_size,
             found.revision,
             layers=config.layers,

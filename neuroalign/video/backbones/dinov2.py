@@ -13,10 +13,11 @@ from transformers import Dinov2Model
 
 from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
+from neuroalign.devices import choose_device
 from neuroalign.video.backbones._frames import FrameBackbone
 from neuroalign.video.backbones._levels import Taps, layer_numbers, pool_tokens
 from neuroalign.video.backbones._preprocessing import Preprocessing, load_preprocessing
-from neuroalign.video.backbones._pretrained import choose_device, find_weights, load_model
+from neuroalign.video.backbones._pretrained import find_weights, load_model
 
 
 class Dinov2Backbone(FrameBackbone):
@@ -55,7 +56,7 @@ class Dinov2Backbone(FrameBackbone):
         return cls(
             load_model(Dinov2Model, found, REGISTRY[cls.name].model_types, unused=["layernorm"]),
             load_preprocessing(found.folder),
-            choose_device(config.device),
+            choose_device(config.device, "video.device"),
             config.batch_size,
             found.revision,
             layers=config.layers,

@@ -14,9 +14,10 @@ from transformers import ResNetModel
 
 from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
+from neuroalign.devices import choose_device
 from neuroalign.video.backbones._frames import FrameBackbone
 from neuroalign.video.backbones._preprocessing import Preprocessing, load_preprocessing
-from neuroalign.video.backbones._pretrained import choose_device, find_weights, load_model
+from neuroalign.video.backbones._pretrained import find_weights, load_model
 
 
 class ResNetBackbone(FrameBackbone):
@@ -45,7 +46,13 @@ class ResNetBackbone(FrameBackbone):
         found = find_weights(config, weights)
         model = load_model(ResNetModel, found, REGISTRY[cls.name].model_types)
         preprocessing = load_preprocessing(found.folder)
-        return cls(model, preprocessing, choose_device(config.device), config.batch_size, found.revision)
+        return cls(
+            model,
+            preprocessing,
+            choose_device(config.device, "video.device"),
+            config.batch_size,
+            found.revision,
+        )
 
     def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
         """Averaged activations of all stages side by side."""

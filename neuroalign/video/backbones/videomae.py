@@ -15,10 +15,11 @@ from transformers import VideoMAEModel
 
 from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
+from neuroalign.devices import choose_device
 from neuroalign.errors import UserError
 from neuroalign.video.backbones._clips import VideoBackbone, sampling_of
 from neuroalign.video.backbones._preprocessing import load_preprocessing
-from neuroalign.video.backbones._pretrained import choose_device, find_weights, load_model, same_size
+from neuroalign.video.backbones._pretrained import find_weights, load_model, same_size
 
 # Every fourth of 30 frames per second.
 RATE = 7.5
@@ -47,7 +48,7 @@ class VideoMaeBackbone(VideoBackbone):
         return cls(
             model,
             preprocessing,
-            choose_device(config.device),
+            choose_device(config.device, "video.device"),
             config.batch_size,
             sampling_of(config, fps, frames, RATE, model.config.tubelet_size),
             found.revision,

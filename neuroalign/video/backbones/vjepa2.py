@@ -15,9 +15,10 @@ from transformers import VJEPA2Model
 
 from neuroalign.config.backbones import REGISTRY
 from neuroalign.config.video import Video
+from neuroalign.devices import choose_device
 from neuroalign.video.backbones._clips import VideoBackbone, sampling_of
 from neuroalign.video.backbones._preprocessing import load_preprocessing
-from neuroalign.video.backbones._pretrained import choose_device, find_weights, load_model, same_size
+from neuroalign.video.backbones._pretrained import find_weights, load_model, same_size
 
 RATE = 4.0
 
@@ -39,7 +40,7 @@ class Vjepa2Backbone(VideoBackbone):
         return cls(
             model,
             preprocessing,
-            choose_device(config.device),
+            choose_device(config.device, "video.device"),
             config.batch_size,
             sampling_of(config, fps, model.config.frames_per_clip, RATE, model.config.tubelet_size),
             found.revision,

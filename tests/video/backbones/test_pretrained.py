@@ -15,7 +15,6 @@ from neuroalign.config.video import Video
 from neuroalign.errors import UserError
 from neuroalign.video.backbones import Backbone, load_backbone
 from neuroalign.video.backbones._levels import layer_numbers
-from neuroalign.video.backbones._pretrained import choose_device
 from neuroalign.video.decode import iterate_frames
 from neuroalign.video.embed import embed, embed_with
 from neuroalign.video.shards import Embedding, read_embedding
@@ -335,12 +334,3 @@ def test_large_values_of_a_residual_stream_are_stored_whole(weights, mezzanine, 
     found = embedded(mezzanine, tmp_path / "e.h5", config_({"dinov2": folder}, "dinov2"))
     assert found.levels["layer2"][:, 3].min() > 1e5
     assert np.isfinite(found.levels["layer2"]).all()
-
-
-def test_a_gpu_that_is_not_there():
-    if torch.cuda.is_available():
-        assert choose_device("auto").type == "cuda"
-    else:
-        assert choose_device("auto").type == "cpu"
-        with pytest.raises(UserError, match=r"video\.device"):
-            choose_device("cuda")
