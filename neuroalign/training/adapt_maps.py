@@ -205,12 +205,11 @@ def on_clip_steps(network: NeuroAlign, brain: BrainInput) -> list[Tensor]:
     inputs = [torch.where(brain.valid[..., None], brain.levels[name], 0.0) for name in encoder.levels]
     if layer is None:
         about = (brain.times, brain.valid, network.step_times, brain.subject)
-        return [encoder.resample(x[:, :, None], *about)[:, :, 0] for x in inputs]
+        read = [encoder.resample(x[:, :, None], *about)[:, :, 0] for x in inputs]
+        return [torch.einsum("tu,nud->ntd", network.brain_whitener, x) for x in read]
     tokens = torch.stack(
         [patch(x, brain.subject) for patch, x in zip(encoder.patches, inputs, strict=True)], dim=2
     )
     salience = (layer.key(tokens) * layer.query).sum(-1) / math.sqrt(tokens.shape[-1])
-    logits = layer.bias(brain.times, network.step_times, brain.subject) + salience[:, None]
-    here = brain.valid[:, None, :, None]
-    weights = logits.masked_fill(~here, torch.finfo(logits.dtype).min).softmax(dim=2) * here
-    return [weights[..., level] @ x for level, x in enumerate(inputs)]
+    weights = layer.weights(brain.times, brain.valid, network.step_times, brain.subject, salience)
+    return [weights[:, level] @ x for level, x in enumerate(inputs)]

@@ -112,7 +112,8 @@ def heard_volumes(
 ) -> np.ndarray:
     """How much every step hears of every volume: array (n, steps, volumes, levels) that sums to 1 over valid volumes.
 
-    With a learned response that alone: what the content of volumes adds to the attention is left out.
+    With a learned response the response alone: neither what the content of volumes adds to the attention nor the weighing by the
+    noise, which may be negative.
     """
     layer, steps = network.haemodynamic, network.step_times
     n, volumes = times.shape
@@ -121,6 +122,6 @@ def heard_volumes(
         found = network.encoders[FMRI].resample(one_each, times, valid, steps, subject)
         levels = len(network.architecture.brain_levels)
         return found[:, :, 0].numpy()[..., None].repeat(levels, axis=-1)
-    logits = layer.bias(times, steps, subject)
-    here = valid[:, None, :, None]
-    return (logits.masked_fill(~here, torch.finfo(logits.dtype).min).softmax(dim=2) * here).numpy()
+    evoked = layer.design(times, valid, steps, subject).clamp(min=0)
+    shares = evoked / evoked.sum(dim=2, keepdim=True).clamp(min=1e-9)
+    return shares.permute(0, 3, 2, 1).numpy()

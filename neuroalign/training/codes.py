@@ -160,7 +160,7 @@ def _indices(
 ) -> dict[str, np.ndarray]:
     """Codes taken (n, steps, levels, depth) by modality; -1 where there is no token."""
     found = {FMRI: model.embed_fmri(windows, subject).index}
-    found[VIDEO] = model.embed_video({name: x[rows] for name, x in pairs.video.levels.items()}).index
+    found[VIDEO] = model.embed_video(pairs.video.select(rows)).index
     if model.network.reads_text and pairs.video.text is not None:
         text = model.text_input(pairs.video.text[rows], pairs.video.has_text[rows])
         found[TEXT] = embed_text(model.network, text).index

@@ -120,7 +120,9 @@ def start_linear(
     with torch.no_grad():
         recipe = choose_recipe(samples, data.content, dim)
     if data.text is not None and network.reads_text:
-        (a, b, words), strength = _start_text(network, data, brain, samples, recipe, video, generator, learn_response)
+        (a, b, words), strength = _start_text(
+            network, data, brain, samples, recipe, video, generator, learn_response
+        )
     else:
         with torch.no_grad():
             a, b = samples.fit(torch.arange(len(clip))).maps(recipe, dim)

@@ -95,9 +95,7 @@ class BrainEncoder(nn.Module):
             PatchEmbedding(units, dim, subjects, subject_rank, shared) for units in levels.values()
         )
         self.resample = (
-            NearestInTime()
-            if aligned
-            else HaemodynamicAttention(len(levels), subjects, dim, steps, adapted)
+            NearestInTime() if aligned else HaemodynamicAttention(len(levels), subjects, dim, steps, adapted)
         )
         self.transformer = StepTransformer(steps, len(levels), dim, depth, heads, dropout)
 
