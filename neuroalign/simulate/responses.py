@@ -59,13 +59,13 @@ class Responses:
     """
 
     people: int = 4
-    train_films: int = 10
+    train_films: int = 9
     test_films: int = 4
     film_s: float = 300.0
     tr_s: float = 2.0
     units: int = 60
     features: int = 24
-    noise: float = 1.0
+    noise: float = 4.8
     seed: int = 0
 
     @property
@@ -177,9 +177,7 @@ def volume_times(settings: Responses, volumes: int) -> np.ndarray:
     return (np.arange(volumes) + 0.5) * settings.tr_s
 
 
-def response_to(
-    person: Person, film: Mapping[str, np.ndarray], level: str, at_s: np.ndarray
-) -> np.ndarray:
+def response_to(person: Person, film: Mapping[str, np.ndarray], level: str, at_s: np.ndarray) -> np.ndarray:
     """Noise-free series of a level at times after the start of the described part; (times, units)."""
     sampled = -BEFORE_S + STEP_S * (np.arange(len(film[level])) + 0.5)
     return response_matrix(person.delays_s[level], at_s, sampled) @ film[level] @ person.weights[level]
@@ -212,9 +210,7 @@ def _person(
     together = rng.normal(0, DELAY_SD_S * np.sqrt(0.5))
     delays, weights = {}, {}
     for level in LEVELS:
-        delays[level] = round(
-            DELAYS_S[level] + together + rng.normal(0, DELAY_SD_S * np.sqrt(0.5)), 3
-        )
+        delays[level] = round(DELAYS_S[level] + together + rng.normal(0, DELAY_SD_S * np.sqrt(0.5)), 3)
         own = _weights(rng, settings)
         mixed = np.sqrt(SHARED[level]) * group[level] + np.sqrt(1 - SHARED[level]) * own
         # The signal of every unit has the size that its level has in the demo.
@@ -223,9 +219,7 @@ def _person(
         variance = kernel @ memory(level, sampled, sampled) @ kernel
         driven = np.einsum("fu,fg,gu->u", mixed, covariance[level], mixed)
         weights[level] = mixed * SIGNAL_PERCENT[level] / np.sqrt(variance * driven)
-    noise = noise_parts(
-        generator(settings, "noise", subject), len(LEVELS) * settings.units, settings.noise
-    )
+    noise = noise_parts(generator(settings, "noise", subject), len(LEVELS) * settings.units, settings.noise)
     return Person(delays, weights, noise)
 
 
@@ -328,5 +322,7 @@ def delay_table(world: World) -> pd.DataFrame:
     """True delays, one row per subject and level; subject ``all`` is the mean over the people of this world."""
     people = {subject: person.delays_s for subject, person in world.people.items()}
     mean = {level: float(np.mean([delays[level] for delays in people.values()])) for level in LEVELS}
-    rows = [(who, level, delays[level]) for who, delays in {"all": mean, **people}.items() for level in LEVELS]
+    rows = [
+        (who, level, delays[level]) for who, delays in {"all": mean, **people}.items() for level in LEVELS
+    ]
     return pd.DataFrame(rows, columns=["subject", "level", "delay_s"])

@@ -80,9 +80,7 @@ def test_response_agrees_with_the_convolution_of_the_demo():
 
 @pytest.fixture(scope="module")
 def worlds():
-    return [
-        make_world(Responses(**{**vars(SMALL), "seed": seed, "film_s": 240.0})) for seed in range(4)
-    ]
+    return [make_world(Responses(**{**vars(SMALL), "seed": seed, "film_s": 240.0})) for seed in range(4)]
 
 
 def test_windows_have_the_mean_and_covariance_that_the_observer_assumes(worlds):
@@ -101,7 +99,9 @@ def test_windows_have_the_mean_and_covariance_that_the_observer_assumes(worlds):
                     first = round((BEFORE_S + start) / STEP_S)
                     mean = np.concatenate(
                         [
-                            readers[level] @ world.films[film][level][first : first + 16] @ person.weights[level]
+                            readers[level]
+                            @ world.films[film][level][first : first + 16]
+                            @ person.weights[level]
                             for level in LEVELS
                         ],
                         axis=1,
