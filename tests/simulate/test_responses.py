@@ -91,9 +91,9 @@ def test_features_are_those_that_drive_the_brain(small):
 
 
 def test_signals_have_the_size_and_the_delay_of_their_level():
-    world = make_world(Responses(people=2, train_films=2, test_films=1, film_s=600.0, units=6, features=6))
+    world = make_world(Responses(people=2, train_films=2, test_films=1, film_s=400.0, units=6, features=6))
     person = world.people["01"]
-    at = np.arange(0.0, 600.0, 1.0)
+    at = np.arange(0.0, 400.0, 1.0)
     for level in LEVELS:
         signal = np.concatenate([response_to(person, film, level, at) for film in world.films.values()])
         assert signal.std(0).mean() == pytest.approx(SIGNAL_PERCENT[level], rel=0.15)
@@ -116,9 +116,7 @@ def test_ridge_is_below_neuroalign_and_neuroalign_below_the_ceiling(tmp_path):
     from neuroalign.training.ntcl import train_ntcl
     from neuroalign.training.validation import retrieval
 
-    settings = Responses(
-        people=3, train_films=3, test_films=1, film_s=320.0, units=20, features=8, noise=2.5
-    )
+    settings = Responses(people=3, train_films=3, test_films=1, film_s=320.0, units=20, features=8, noise=2.5)
     world, folder = paired(settings, tmp_path)
     pairs = read_pairs(folder)
     config = Train(device="cpu", ntcl={"epochs": 1})
