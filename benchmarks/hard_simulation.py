@@ -241,6 +241,11 @@ def results_table(metrics: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _percent(value: float, low: float, high: float) -> str:
+    # A single seed has no interval.
+    return f"{100 * value:.1f}" + ("" if np.isnan(low) else f" ({100 * low:.1f} to {100 * high:.1f})")
+
+
 def show(table: pd.DataFrame, delays: pd.DataFrame) -> None:
     """Print the tables as Markdown."""
     for metric in METRICS:
@@ -251,12 +256,9 @@ def show(table: pd.DataFrame, delays: pd.DataFrame) -> None:
         )
         for model in order:
             both = [part.loc[(model, d)] for d in ("fmri_to_video", "video_to_fmri")]
-            shown = [f"{100 * r.value:.1f} ({100 * r.ci_low:.1f} to {100 * r.ci_high:.1f})" for r in both]
+            shown = [_percent(r.value, r.ci_low, r.ci_high) for r in both]
             share = ", ".join(f"{100 * r.share_of_ceiling:.0f} %" for r in both)
-            gain = ", ".join(
-                f"{100 * r.neuroalign_minus:.1f} ({100 * r.minus_low:.1f} to {100 * r.minus_high:.1f})"
-                for r in both
-            )
+            gain = ", ".join(_percent(r.neuroalign_minus, r.minus_low, r.minus_high) for r in both)
             print(f"| {model} | {' | '.join(shown)} | {share} | {gain} |")
     print("\n| delay (s) | true | learned | largest error |\n|---|---|---|---|")
     for level, rows in delays.groupby("level", sort=False):

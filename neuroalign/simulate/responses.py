@@ -65,7 +65,7 @@ class Responses:
     tr_s: float = 2.0
     units: int = 60
     features: int = 24
-    noise: float = 4.8
+    noise: float = 5.0
     seed: int = 0
 
     @property
