@@ -10,6 +10,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -180,7 +181,14 @@ def film_names(simulate: Simulate) -> list[str]:
     return [f"film-{i + 1:0{width}d}" for i in range(simulate.films)]
 
 
-def generator(simulate: Simulate, *key: int | str) -> np.random.Generator:
+class Seeded(Protocol):
+    """Settings that hold the seed of everything that is drawn with them."""
+
+    @property
+    def seed(self) -> int: ...
+
+
+def generator(simulate: Seeded, *key: int | str) -> np.random.Generator:
     """An independent random generator for one purpose (`key`), reproducible from the dataset's seed.
 
     Separate streams keep, for instance, the films the same when only the number of subjects changes.
