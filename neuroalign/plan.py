@@ -413,8 +413,10 @@ class Plan(BrainPlan, TextPlan, StimulusPlan, VariantPlan):
 
     @property
     def contribution_files(self) -> list[str]:
-        """What levels and regions contribute to retrieval, of every model."""
-        return [f"{self.out}/evaluation/contributions/{branch}.tsv" for branch in self.branches]
+        """What levels and regions contribute to retrieval, of the first seed's model in every fold: hundreds of occlusions each."""
+        first = self.checked.train.seeds[0]
+        branches = [branch for branch in self.branches if parse_branch(branch)[1] == first]
+        return [f"{self.out}/evaluation/contributions/{branch}.tsv" for branch in branches]
 
     @property
     def adaptation_files(self) -> list[str]:

@@ -26,13 +26,13 @@ pytestmark = pytest.mark.slow
 CONFIG = {
     "output_dir": "results",
     "dataset": {
-        "simulate": {"subjects": 2, "films": 3, "film_s": 28, "films_per_run": 3, "voxel_mm": 6},
+        "simulate": {"subjects": 2, "films": 3, "film_s": 36, "films_per_run": 3, "voxel_mm": 6},
         "bids_dir": "results/demo/bids",
     },
     "fmri": {"clean": {"motion": "basic"}},
     "video": {"motion_energy": {"size": 48}, "height": 96},
     "clips": {"strategy": "fixed", "duration_s": 4, "stride_s": 4},
-    "split": {"by": "stimulus", "hold_out": {"stimulus": ["film-03"]}, "guard_s": 8},
+    "split": {"by": "stimulus", "hold_out": {"stimulus": ["film-03"]}, "guard_s": 12},
     "train": {"ntcl": {"epochs": 3}, "vq": {"epochs": 2}},
     "baselines": ["ridge"],
     "evaluate": {"galleries": ["full", 5], "draws": 100, "permutations": 19, "bootstrap": 100, "block_s": 8},

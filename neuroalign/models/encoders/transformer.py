@@ -38,6 +38,11 @@ class Block(nn.Module):
         self.gate_attention = nn.Parameter(torch.zeros(dim))
         self.gate_mlp = nn.Parameter(torch.zeros(dim))
 
+    @property
+    def acts(self) -> bool:
+        """Whether any gate is open."""
+        return bool(self.gate_attention.any() or self.gate_mlp.any())
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Tokens (n, tokens, dim) and boolean mask (tokens, tokens), or (n, 1, tokens, tokens), to tokens."""
         n, tokens, dim = x.shape
@@ -81,5 +86,7 @@ class StepTransformer(nn.Module):
             seen = present.repeat_interleave(tokens.shape[2], dim=1)[:, None, None, :]
             mask = mask & (seen | torch.eye(len(mask), dtype=torch.bool, device=mask.device))
         for block in self.blocks:
-            x = block(x, mask)
+            # Without gradients a block whose gates are closed need not be computed to be the identity.
+            if torch.is_grad_enabled() or block.acts:
+                x = block(x, mask)
         return x.view_as(tokens)
