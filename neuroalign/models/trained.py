@@ -28,7 +28,7 @@ from neuroalign.text.captions import Captions
 from neuroalign.video import shards
 
 Brain = TypeVar("Brain", BrainWindows, RoiSeries)
-FORMAT = 1
+FORMAT = 2
 WEIGHTS_FILE, META_FILE = "model.safetensors", "model.json"
 
 
