@@ -27,7 +27,7 @@ from neuroalign.config.adapt import Adapt
 from neuroalign.config.evaluate import Evaluate
 from neuroalign.errors import UserError
 from neuroalign.evaluation import bootstrap
-from neuroalign.evaluation.baselines._data import best, lag_for
+from neuroalign.evaluation.baselines._data import lag_for
 from neuroalign.evaluation.baselines.cca import DIMENSIONS, fit_cca
 from neuroalign.evaluation.baselines.ridge import ALPHAS
 from neuroalign.evaluation.scores import SubjectScores, read_scores
@@ -180,7 +180,9 @@ def _from_scratch(pairs: PairedDataset, subject: str, rows: np.ndarray, lag: flo
             ]
             return float(np.nanmean(found))
 
-        return best(options, criterion, default)[0]
+        judged_options = [(criterion(option), option) for option in options]
+        finite = [item for item in judged_options if np.isfinite(item[0])]
+        return max(finite, key=lambda item: item[0])[1] if finite else default
 
     def ridge(part):
         return fit_ridge(flat(brain[part]), flat(video[contents[part]]))

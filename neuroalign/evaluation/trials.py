@@ -70,8 +70,19 @@ class Trials:
 
     @property
     def scores(self) -> np.ndarray:
-        """The score matrix, float array of shape (queries, candidates); read now where it is in a file."""
+        """The score matrix, float array of shape (queries, candidates); read now where it is in a file.
+
+        Raises
+        ------
+        UserError
+            If it holds what is not a number: nothing is larger than that, and it would take every first rank.
+        """
         matrix = self.parts[self.part]
+        if not np.isfinite(matrix).all():
+            raise UserError(
+                f"The scores '{self.part}' of subject {self.subject} hold values that are not numbers: look at the log of the model's "
+                "training, and score again."
+            )
         if self.pick is None:
             return matrix
         windows, columns = self.pick

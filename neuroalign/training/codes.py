@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
 
 from neuroalign.models.embed import embed_text
 from neuroalign.models.model import FMRI, TEXT, VIDEO, NeuroAlign
@@ -114,7 +115,9 @@ def _code_weights(network: NeuroAlign) -> dict[tuple[int, int], dict[str, np.nda
     out = {}
     for level, books in enumerate(network.quantiser.codebooks):
         for depth, book in enumerate(books):
-            weights = book.weights(book.error_count.sum(dim=1) > 0).numpy()
+            heard = book.error_count.sum(dim=1) > 0
+            # Where the start of the stage was kept, no step has told modalities apart yet.
+            weights = book.weights(heard if heard.any() else torch.ones_like(heard)).numpy()
             out[level, depth] = dict(zip(book.modalities, weights, strict=True))
     return out
 

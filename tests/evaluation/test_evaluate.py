@@ -251,7 +251,10 @@ def test_wrong_input_is_one_sentence(pairs, stage, tmp_path):
     with pytest.raises(UserError, match="no score files"):
         evaluate([], folder, CONFIG)
     item = run_baseline("ridge", pairs)[0]["01"]
+    broken = item.parts["score"].copy()
+    broken[0, 0] = np.nan
     for bad, message in (
+        (SubjectScores(item.clip_rows, item.gallery, {"score": broken}), "not numbers"),
         (SubjectScores(item.clip_rows, ["other", *item.gallery[1:]], item.parts), "other pairs"),
         (SubjectScores(item.clip_rows, item.gallery[1:], {"score": item.parts["score"][:, 1:]}), "missing"),
         (SubjectScores(item.clip_rows - 30, item.gallery, item.parts), "outside the test split"),

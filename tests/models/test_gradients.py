@@ -277,6 +277,7 @@ def test_a_finite_difference_agrees_with_the_gradient_of_the_whole_stage_two_los
     network, batch = make_network().double().eval(), make_batch()
     batch.brain.levels = {k: x.double() for k, x in batch.brain.levels.items()}
     batch.brain.times = batch.brain.times.double()
+    network.step_times = network.step_times.double()
     batch.video = {k: x.double() for k, x in batch.video.items()}
     weight = network.encoders[FMRI].patches[0].weight
     direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)

@@ -158,11 +158,14 @@ def test_scalers_fitted_on_test_windows_are_refused(pairs, tmp_path, tiny, monke
 
 
 def test_training_code_that_asks_for_test_windows_finds_none(pairs, tmp_path, tiny, monkeypatch):
-    honest = PairedDataset.of
+    """Planted: batches are drawn from the test split instead of the validation split."""
+    honest = data.ScaledWindows
     monkeypatch.setattr(
-        PairedDataset,
-        "of",
-        lambda self, subject, split: honest(self, subject, "test" if split == "validation" else split),
+        data,
+        "ScaledWindows",
+        lambda pairs, scalers, split, known: honest(
+            pairs, scalers, "test" if split == "validation" else split, known
+        ),
     )
     with pytest.raises(UserError, match="The validation split holds no clip"):
         trained(pairs, tmp_path, tiny(ntcl={"epochs": 1}), stages=1)

@@ -13,6 +13,9 @@ _SPEC = importlib.util.spec_from_file_location("dag", Path(__file__).with_name("
 _DAG = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_DAG)
 
+# The same fixture as there.
+dry_run = _DAG.dry_run
+
 
 @pytest.fixture
 def demo(tmp_path) -> dict:
@@ -24,11 +27,11 @@ def demo(tmp_path) -> dict:
 
 
 @pytest.mark.slow
-def test_stage_1_is_trained_again_only_where_it_changes(root, tmp_path, demo):
-    before = _DAG.jobs(_DAG.dry_run(root, tmp_path, demo))
+def test_stage_1_is_trained_again_only_where_it_changes(dry_run, demo):
+    before = _DAG.jobs(dry_run(demo))
     demo["ablations"] = ["no_time", "no_vq", "no_dynamic", "no_hierarchy"]
     demo["controls"] = ["shuffled"]
-    after = _DAG.jobs(_DAG.dry_run(root, tmp_path, demo))
+    after = _DAG.jobs(dry_run(demo))
     added = after - before
     # Two seeds each. Stage 1: no_time, no_hierarchy, shuffled; stage 2: these and no_dynamic; scores: all five.
     assert {rule: n for rule, n in added.items() if rule != "total"} == {
