@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ from neuroalign.config.evaluate import Evaluate
 from neuroalign.errors import UserError
 from neuroalign.evaluation import bootstrap
 from neuroalign.evaluation.baselines._data import lag_for
-from neuroalign.evaluation.baselines.cca import DIMENSIONS, fit_cca
+from neuroalign.evaluation.baselines.cca import DIMENSIONS, SHRINKAGES, Analysis
 from neuroalign.evaluation.baselines.ridge import ALPHAS
 from neuroalign.evaluation.scores import SubjectScores, read_scores
 from neuroalign.evaluation.statistics import Judge, Measure, average
 from neuroalign.evaluation.trials import DIRECTIONS, Trials, make_trials, order_scores
 from neuroalign.models.trained import TrainedModel
-from neuroalign.pairs.linear import cosine, fit_ridge, fit_scale, flat, quality, scaled
+from neuroalign.pairs.linear import cosine, fit_ridge, fit_scale, flat, scaled
 from neuroalign.pairs.minutes import (
     CONTENTS,
     adaptation_parts,
@@ -42,6 +43,7 @@ from neuroalign.pairs.minutes import (
     first_minutes,
     question_of,
 )
+from neuroalign.pairs.quality import rank_quality
 from neuroalign.pairs.store import PairedDataset
 from neuroalign.pairs.windows import on_steps
 from neuroalign.training.adapt import adapt
@@ -51,7 +53,8 @@ log = logging.getLogger(__name__)
 
 ADAPTED = "neuroalign"
 SCRATCH = ("ridge_from_scratch", "cca_from_scratch")
-_UNJUDGED_ALPHA, _UNJUDGED_DIMENSIONS = 10.0, 10
+_UNJUDGED_ALPHA, _UNJUDGED_CCA = 10.0, (0.3, 10)
+CCA_OPTIONS = tuple(product(SHRINKAGES, DIMENSIONS))
 COLUMNS = (
     *("model", "seed", "subject", "content", "minutes", "direction", "gallery", "gallery_size", "exclude_s"),
     *("metric", "value", "ci_low", "ci_high", "chance", "n_queries"),
@@ -151,6 +154,14 @@ def _windows(pairs: PairedDataset, subject: str, rows: np.ndarray):
     return windows, np.unique(contents), contents
 
 
+def _quality(predicted: np.ndarray, video: np.ndarray, contents: np.ndarray) -> float:
+    """`rank_quality` of windows among the clips they show; NaN of a single clip."""
+    gallery, truth = np.unique(contents, return_inverse=True)
+    if len(gallery) < 2:
+        return float("nan")
+    return rank_quality(cosine(predicted, video[gallery]), truth)
+
+
 def _from_scratch(pairs: PairedDataset, subject: str, rows: np.ndarray, lag: float) -> dict[str, Any]:
     """Ridge and CCA of one person trained on some rows alone: by name, a function from rows to a score matrix.
 
@@ -175,7 +186,7 @@ def _from_scratch(pairs: PairedDataset, subject: str, rows: np.ndarray, lag: flo
 
         def criterion(option):
             found = [
-                quality(*apply(model, option, brain[judged], video), contents[judged])
+                _quality(*apply(model, option, brain[judged], video), contents[judged])
                 for model, (_, judged) in zip(models, folds, strict=True)
             ]
             return float(np.nanmean(found))
@@ -191,16 +202,18 @@ def _from_scratch(pairs: PairedDataset, subject: str, rows: np.ndarray, lag: flo
         return model(alpha)(x), y
 
     def cca(part):
-        return fit_cca(flat(brain[part]), flat(video[contents[part]]))
+        return Analysis(flat(brain[part]), flat(video[contents[part]]))
 
-    def by_cca(model, dims, x, y):
-        return x @ model.brain[:, :dims], y @ model.video[:, :dims]
+    def by_cca(model, option, x, y):
+        shrinkage, dims = option
+        found = model.at(shrinkage)
+        return x @ found.brain[:, :dims], y @ found.video[:, :dims]
 
     everything = np.arange(len(rows))
     out = {}
     for name, fit, apply, options, default in (
         (SCRATCH[0], ridge, by_ridge, ALPHAS, _UNJUDGED_ALPHA),
-        (SCRATCH[1], cca, by_cca, DIMENSIONS, _UNJUDGED_DIMENSIONS),
+        (SCRATCH[1], cca, by_cca, CCA_OPTIONS, _UNJUDGED_CCA),
     ):
         option, model = chosen(options, fit, apply, default), fit(everything)
 

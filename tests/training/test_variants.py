@@ -22,7 +22,7 @@ from neuroalign.models.score import score_pairs
 from neuroalign.models.trained import load
 from neuroalign.pairs.store import PairedDataset, VideoWindows
 from neuroalign.pairs.variants import change_pairs
-from neuroalign.training import ntcl, vq
+from neuroalign.training import data, ntcl, vq
 
 GEOMETRY = {"duration_s": 4.0, "step_s": 1.0, "hrf": {}}
 CONFIG = Evaluate(galleries=["full"], exclude_s=[0.0], draws=0, permutations=999, bootstrap=400, block_s=12.0)

@@ -193,7 +193,8 @@ class HaemodynamicAttention(nn.Module):
         """Read tokens (n, volumes, levels, dim) at the steps: (n, steps, levels, dim); invalid volumes count nothing."""
         tokens = torch.where(valid[:, :, None, None], tokens, 0.0)
         with torch.autocast(tokens.device.type, enabled=False):
-            salience = (self.key(tokens.float()) * self.query).sum(-1) / math.sqrt(tokens.shape[-1])
+            full = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+            salience = (self.key(full) * self.query).sum(-1) / math.sqrt(tokens.shape[-1])
             weights = self.weights(times, valid, step_times, subject, salience)
         return torch.einsum("nltv,nvld->ntld", weights.to(tokens.dtype), tokens)
 
