@@ -163,7 +163,7 @@ def one_level(pairs: PairedDataset) -> PairedDataset:
         )
         for subject, windows in pairs.brain.items()
     }
-    return replace(pairs, brain=brain, video=replace(pairs.video, levels=joined(pairs.video.levels)))
+    return replace(pairs, brain=brain, video=pairs.video.merged())
 
 
 def run_seed(

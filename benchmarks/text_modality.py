@@ -34,16 +34,18 @@ from neuroalign.training.validation import retrieval
 
 def variants(pairs: PairedDataset, seed: int) -> dict[str, PairedDataset]:
     """The paired dataset with its features dealt out to video and text."""
-    features = np.concatenate(list(pairs.video.levels.values()), axis=2)
+    whole = pairs.video.merged("features")
+    features = whole.levels["features"]
     half, other = features[..., 0::2], features[..., 1::2]
     everywhere = np.ones(features.shape[:2], bool)
     order = np.random.default_rng(seed).permutation(len(features))
-    plain = replace(pairs.video, levels={"features": half})
+    around = None if whole.surround is None else {"features": whole.surround["features"][:, 0::2]}
+    plain = replace(whole, levels={"features": half}, surround=around)
     videos = {
         "video": plain,
         "video + text": replace(plain, text=other, has_text=everywhere),
         "video + noise": replace(plain, text=other[order], has_text=everywhere),
-        "all as video": replace(plain, levels={"features": features}),
+        "all as video": whole,
     }
     return {name: replace(pairs, video=video) for name, video in videos.items()}
 

@@ -40,6 +40,11 @@ class Encoder(Section):
         description="How much of the film's mean around a clip (`clips.surround_s`) is taken from its features, which makes up for the "
         "high-pass of brain series; `auto` chooses by cross-validation inside the training clips.",
     )
+    decorrelate: bool = Field(
+        True,
+        description="Whiten over time what the brain does besides following the film, where cross-validation inside the training clips "
+        "says so; false: its noise counts as uncorrelated over time.",
+    )
     linear_start: bool = Field(
         True,
         description="Start the maps at a regularised canonical correlation of the training pairs; false: random, which wants "

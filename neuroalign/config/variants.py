@@ -28,6 +28,8 @@ AblationName = Literal[
     "no_linear_start",
     "no_adaptation",
     "no_whitening",
+    "no_surround",
+    "no_decorrelation",
     "no_subjects",
 ]
 ControlName = Literal["shuffled", "shifted", "time_only"]
@@ -143,6 +145,16 @@ ABLATIONS: dict[str, Variant] = {
         "`train.ntcl.encoder.whiten: false`: inputs are z-scored units and features.",
         {"ntcl.encoder.whiten": False},
     ),
+    "no_surround": Variant(
+        "the surround",
+        "`train.ntcl.encoder.surround: 0`: films are seen as they are, not relative to what surrounds a clip.",
+        {"ntcl.encoder.surround": 0.0},
+    ),
+    "no_decorrelation": Variant(
+        "whitening over time",
+        "`train.ntcl.encoder.decorrelate: false`: noise of the brain counts as uncorrelated over time.",
+        {"ntcl.encoder.decorrelate": False},
+    ),
     "no_subjects": Variant(
         "subject terms",
         "`train.ntcl.encoder.subject_rank: 0`: one map of parcels for all people (each keeps a shift of the delay).",
@@ -177,6 +189,8 @@ def nothing_removed(name: str, config: Config) -> str | None:
     """Why an ablation would be the model itself under this configuration; None where it is not."""
     if name == "no_adaptation" and config.hrf.method != "adaptive":
         return f"hrf.method is '{config.hrf.method}', so no delay is learned"
+    if name == "no_surround" and not min(config.clips.surround_s, config.split.guard_s):
+        return "clips.surround_s or split.guard_s is 0, so no surround is kept"
     if name == "no_subjects" and config.fmri.units != "parcels":
         return "voxels have a map per person and no shared one"
     variant = ABLATIONS[name]

@@ -108,6 +108,14 @@ class VideoWindows:
             optional["surround"] = {level: data[rows] for level, data in self.surround.items()}
         return VideoWindows(ids, levels, self.step_times, **optional)
 
+    def merged(self, name: str = "all") -> VideoWindows:
+        """The same with one level that holds the features of all, side by side."""
+        around = None
+        if self.surround is not None:
+            around = {name: np.concatenate(list(self.surround.values()), axis=1)}
+        levels = {name: np.concatenate(list(self.levels.values()), axis=2)}
+        return replace(self, levels=levels, surround=around)
+
     def rows_of(self, clip_ids) -> np.ndarray:
         """Row of each clip id, in the order asked for."""
         index = {clip: row for row, clip in enumerate(self.clip_ids)}

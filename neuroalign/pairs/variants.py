@@ -54,8 +54,7 @@ def merged(pairs: PairedDataset) -> PairedDataset:
         labels = [f"{level} {unit}" for level, units in windows.unit_labels.items() for unit in units]
         data = np.concatenate(list(windows.levels.values()), axis=2)
         brain[subject] = replace(windows, levels={"all": data}, unit_labels={"all": labels}, lags_s={})
-    video = np.concatenate(list(pairs.video.levels.values()), axis=2)
-    return replace(pairs, brain=brain, video=replace(pairs.video, levels={"all": video}))
+    return replace(pairs, brain=brain, video=pairs.video.merged())
 
 
 def shuffled(pairs: PairedDataset, seed: int) -> PairedDataset:

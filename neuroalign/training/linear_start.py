@@ -194,7 +194,8 @@ def _read(
     layer = network.haemodynamic
     if layer is None:
         with torch.no_grad():
-            whitener = choose_whitener(samples(), data.content, dim)
+            may = architecture.encoder["decorrelate"]
+            whitener = choose_whitener(samples(), data.content, dim) if may else None
             if whitener is not None:
                 network.brain_whitener.copy_(whitener)
                 network.video_whitener.copy_(whitener)
@@ -209,18 +210,22 @@ def _read(
         layer.noise_spacing_s.fill_(spacing)
         white = torch.zeros_like(estimated)
         white[:, 0] = 1.0
+        candidates = {"correlated": estimated, "white": white}
+        if not architecture.encoder["decorrelate"]:
+            del candidates["correlated"]
         found = []
-        for noise in (estimated, white):
+        for name, noise in candidates.items():
             layer.noise.copy_(noise)
             network.video_whitener.copy_(
                 layer.calibrate(brain.times, brain.valid, network.step_times, brain.subject)
             )
             made = samples()
             found.append((cross_validated(made, data.content, dim) or 0.0, made, layer_state(network)))
-        log.info("linear start: noise correlated over time %.3f, white %.3f", found[0][0], found[1][0])
-        best = found[0] if found[0][0] >= found[1][0] else found[1]
-        restore(network, best[2])
-        return best[1]
+            log.info("linear start: noise %s over time, cross-validated quality %.3f", name, found[-1][0])
+        # The first of equals: where windows are too few to say, noise is taken as it was estimated.
+        _, made, state = max(found, key=lambda item: item[0])
+        restore(network, state)
+        return made
 
 
 def layer_state(network: NeuroAlign) -> dict[str, Tensor]:

@@ -158,7 +158,7 @@ def train_ntcl(
     made_by : dict
         Provenance, kept in ``model.json``.
     geometry : dict
-        `duration_s`, `step_s`, `hrf`: how clips were cut (`pairs.build.read_geometry`), so that the trained model can
+        `duration_s`, `step_s`, `surround_s`, `hrf`: how clips were cut (`pairs.build.read_geometry`), so that the trained model can
         cut new ones. A lag that was swept is taken from `pairs`.
     memory_mb : float, optional
         Megabytes that brain windows may take in memory (`data.to_tensors`); None: everything is to fit.

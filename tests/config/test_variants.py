@@ -64,6 +64,7 @@ def test_factors_keep_to_what_is_configured():
         ({"ablations": ["no_time"], "train": {"ntcl": {"terms": {"time": 0}}}}, "without it already"),
         ({"ablations": ["no_adaptation"], "hrf": {"method": "shift"}}, "hrf.method is 'shift'"),
         ({"ablations": ["no_subjects"], "fmri": {"units": "voxels"}}, "map per person"),
+        ({"ablations": ["no_surround"], "clips": {"surround_s": 0}}, "no surround is kept"),
         ({"ablations": ["no_tme"]}, "ablations.0"),
         ({"controls": ["shuffle"]}, "controls.0"),
     ],

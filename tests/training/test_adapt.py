@@ -48,7 +48,7 @@ def top1(model, pairs: PairedDataset, rows: np.ndarray, subject: str = NEW) -> d
 def parcels(make_pairs, tiny, tmp_path_factory):
     """A model of four people with delays about 5 s, and a fifth whose response is 1 s late and whose map is half their own."""
     pairs = hold_out(
-        make_pairs(subjects=5, clips=(150, 30, 40), noise=2.0, shifts=(-0.2, 0.0, 0.2, 0.0, 1.0), seed=3)
+        make_pairs(subjects=5, clips=(150, 30, 40), noise=3.5, shifts=(-0.2, 0.0, 0.2, 0.0, 1.0), seed=3)
     )
     folder = tmp_path_factory.mktemp("parcels")
     config = tiny({"epochs": 1, "encoder": {"dim": 32, "depth": 1, "heads": 2, "subject_rank": 4}})
@@ -92,8 +92,8 @@ def test_minutes_help_and_one_minute_does_no_harm(curve, make_pairs):
     quality = {m: top1(one.model, pairs, last)["quality"] for m, one in found.items()}
     mrr = {m: top1(one.model, pairs, last)["mrr"] for m, one in found.items()}
     assert mrr[1] > mrr[0] - 0.03
-    assert quality[10] > quality[0] + 0.015
-    assert mrr[10] > 1.05 * mrr[0]
+    assert quality[10] > quality[0] + 0.03
+    assert mrr[10] > 1.1 * mrr[0]
 
 
 def test_the_delay_of_the_new_person_is_found(curve):
