@@ -15,17 +15,17 @@ What p-values rotate
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from neuroalign.config.evaluate import Evaluate
 from neuroalign.evaluation import bootstrap, permutation, retrieval
+from neuroalign.evaluation.null import Null, Variant, rotation_tables, true_values
 from neuroalign.evaluation.trials import Trials
 
 Sources = Mapping[str, tuple[np.ndarray, int]]
-_FULL_BINS, _WAYS_BINS = 2048, 512
 
 
 @dataclass(frozen=True)
@@ -159,55 +159,6 @@ def difference(first: Measure, second: Measure) -> tuple[float, np.ndarray, floa
     return first.value - second.value, spread, bootstrap.effective_units(sources)
 
 
-@dataclass(frozen=True)
-class _Bins:
-    """Ranks from 1 to `top` in `count` bins."""
-
-    top: int
-    count: int
-
-    @property
-    def scale(self) -> float:
-        return (self.count - 1) / max(self.top - 1, 1)
-
-    def codes(self, ranks: np.ndarray) -> np.ndarray:
-        return np.rint((ranks - 1) * self.scale).astype(np.int64)
-
-    def table(self, ranks: np.ndarray) -> np.ndarray:
-        """Histogram of every row of ranks (n, m): int array of shape (n, count)."""
-        codes = self.codes(ranks) + np.arange(len(ranks))[:, None] * self.count
-        return np.bincount(codes.ravel(), minlength=len(ranks) * self.count).reshape(len(ranks), self.count)
-
-    def median(self, histograms: np.ndarray) -> np.ndarray:
-        """Median rank of every histogram (n, count)."""
-        total = np.cumsum(histograms, axis=1)
-        n = total[:, -1:]
-        middle = [(total >= half).argmax(axis=1) for half in ((n + 1) // 2, n // 2 + 1)]
-        return 1 + (middle[0] + middle[1]) / (2 * self.scale)
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """A gallery with an exclusion: one set of rows of the table."""
-
-    exclude_s: float
-    gallery: str | int
-
-    @property
-    def ways(self) -> int | None:
-        return None if isinstance(self.gallery, str) else int(self.gallery)
-
-    @property
-    def name(self) -> str:
-        return str(self.gallery) if self.ways is None else f"{self.ways}-way"
-
-    def bins(self, largest: int) -> _Bins:
-        if self.ways is not None:
-            return _Bins(self.ways, _WAYS_BINS)
-        # Half ranks, where there is room for them.
-        return _Bins(largest, min(_FULL_BINS, 2 * largest - 1))
-
-
 class Judge:
     """Measures groups of trials as the configuration says.
 
@@ -260,15 +211,15 @@ class Judge:
         rotate = self.rotations is not None and sources is None
         variants = self._variants(trials, sources)
         largest = max(len(t.clips) for t in trials)
-        pool = _Null(self.config.permutations, largest) if rotate else None
-        values: dict[tuple[_Variant, str], list[np.ndarray]] = {}
-        sizes: dict[_Variant, list[np.ndarray]] = {}
+        pool = Null(self.config.permutations, largest) if rotate else None
+        values: dict[tuple[Variant, str], list[np.ndarray]] = {}
+        sizes: dict[Variant, list[np.ndarray]] = {}
         for variant in variants:
             sizes[variant] = [np.zeros(0)] * len(trials)
             values |= {(variant, metric): [np.zeros(0)] * len(trials) for metric in retrieval.METRICS}
-        nulls: dict[str, _Null | None] = {}
+        nulls: dict[str, Null | None] = {}
         for name, members in groups.items():
-            own = _Null(self.config.permutations, largest) if rotate else None
+            own = Null(self.config.permutations, largest) if rotate else None
             for i in members:
                 source = None if sources is None else sources[i]
                 self._look(
@@ -299,7 +250,7 @@ class Judge:
             ]
         return results
 
-    def _variants(self, trials: Sequence[Trials], sources: Sequence[np.ndarray] | None) -> list[_Variant]:
+    def _variants(self, trials: Sequence[Trials], sources: Sequence[np.ndarray] | None) -> list[Variant]:
         """Galleries and exclusions that all queries allow."""
         found = []
         for exclude_s in self.config.exclude_s:
@@ -310,7 +261,7 @@ class Judge:
                 _, candidate = item.rotated(own)
                 smallest = min(smallest, int(retrieval.gallery_sizes(near)[candidate].min()))
             found += [
-                _Variant(exclude_s, gallery)
+                Variant(exclude_s, gallery)
                 for gallery in dict.fromkeys(self.config.galleries)
                 if isinstance(gallery, str) or gallery <= smallest
             ]
@@ -337,21 +288,21 @@ class Judge:
                     ranked = retrieval.outranked(scores, near, item.stimulus if alone else None)
                     counts[alone] = ranked.at(query, candidate)
                 options = {"ways": variant.ways, "draws": self.config.draws, "seed": self.config.seed}
-                sizes[variant][i] = _true(counts[alone][2], runs)
+                sizes[variant][i] = true_values(counts[alone][2], runs)
                 for metric in retrieval.METRICS:
                     found = retrieval.query_values(metric, *counts[alone], **options)
-                    values[variant, metric][i] = _true(found, runs)
+                    values[variant, metric][i] = true_values(found, runs)
                     for null in nulls:
-                        null.add(variant, metric, _tables(found, runs))
+                        null.add(variant, metric, rotation_tables(found, runs))
 
     def _measure(
         self,
-        variant: _Variant,
+        variant: Variant,
         metric: str,
         values: np.ndarray,
         sizes: np.ndarray,
         place: _Place,
-        null: _Null | None,
+        null: Null | None,
     ) -> Measure:
         blocks, people = int(place.block.max()) + 1, int(place.subject.max()) + 1
         weights = self.weights(blocks)
@@ -394,79 +345,3 @@ class _Place:
         people = np.repeat([t.subject for t in trials], [len(t.rows) for t in trials])
         subject = np.unique(people, return_inverse=True)[1]
         return cls(bootstrap.block_of(stimulus, start, block_s), subject.astype(np.int64))
-
-
-class _Null:
-    """The statistics of a group under every permutation, summed up trials by trials.
-
-    Parameters
-    ----------
-    permutations : int
-    largest : int
-        Candidates of the largest gallery.
-    """
-
-    def __init__(self, permutations: int, largest: int):
-        self.permutations, self.largest = permutations, largest
-        self._sums: dict[tuple[_Variant, str], np.ndarray] = {}
-        self._queries: dict[tuple[_Variant, str], int] = {}
-        self._shifts: list[np.ndarray] = []
-        self._found: dict[tuple[_Variant, str], np.ndarray] = {}
-
-    def used(self, shifts: Iterator[np.ndarray]) -> None:
-        """Note the rotations of the runs of one trials."""
-        self._shifts += shifts
-
-    def add(self, variant: _Variant, metric: str, tables: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Add runs: the values under every rotation (rotations, presentations), and the rotation each permutation uses."""
-        key = variant, metric
-        median = metric in retrieval.LOWER_IS_BETTER
-        bins = variant.bins(self.largest)
-        if key not in self._sums:
-            shape = (self.permutations, bins.count) if median else (self.permutations,)
-            self._sums[key], self._queries[key] = np.zeros(shape, np.int32 if median else float), 0
-        for values, shifts in tables:
-            per_rotation = bins.table(values).astype(np.int32) if median else values.sum(axis=1)
-            self._sums[key] += per_rotation[shifts]
-            self._queries[key] += values.shape[1]
-
-    def finish(self) -> None:
-        """Turn sums into statistics of the permutations that are distinct."""
-        usable = permutation.distinct(self._shifts)
-        for (variant, metric), sums in self._sums.items():
-            if metric in retrieval.LOWER_IS_BETTER:
-                found = variant.bins(self.largest).median(sums[usable])
-            else:
-                found = sums[usable] / self._queries[variant, metric]
-            self._found[variant, metric] = found
-        self._sums.clear()
-
-    def of(self, variant: _Variant, metric: str) -> np.ndarray:
-        """The null distribution."""
-        return self._found[variant, metric]
-
-    def binned(self, variant: _Variant, metric: str, values: np.ndarray) -> float:
-        """The statistic of these values, computed as the null was."""
-        if metric not in retrieval.LOWER_IS_BETTER:
-            return float(np.mean(values))
-        bins = variant.bins(self.largest)
-        return float(1 + np.median(bins.codes(values)) / bins.scale)
-
-
-def _tables(values: np.ndarray, runs: Sequence) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Per run: its values under every rotation (n, n), and the rotation of each permutation."""
-    begin = 0
-    for _, (order, shifts) in runs:
-        n = len(order)
-        yield values[begin : begin + n * n].reshape(n, n), shifts
-        begin += n * n
-
-
-def _true(values: np.ndarray, runs: Sequence) -> np.ndarray:
-    """The values of the true pairs: those of no rotation, where there are runs."""
-    if not runs:
-        return values
-    found = np.empty(sum(len(order) for _, (order, _) in runs), values.dtype)
-    for (_, (order, _)), (table, _) in zip(runs, _tables(values, runs), strict=True):
-        found[order] = table[0]
-    return found

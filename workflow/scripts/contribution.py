@@ -13,7 +13,7 @@ with job(snakemake):
     from neuroalign.io import write_tsv
     from neuroalign.models.trained import load
     from neuroalign.pairs.store import read_pairs
-    from neuroalign.plan import parse_branch
+    from neuroalign.plan_models import parse_branch
 
     fold, _ = parse_branch(snakemake.wildcards.branch)
     pairs = read_pairs(Path(snakemake.input.pairs[0]).parent, fold)

@@ -11,7 +11,7 @@ with job(snakemake):
     from neuroalign.config.evaluate import Evaluate
     from neuroalign.evaluation.evaluate import ScoreFile, evaluate, write_results
     from neuroalign.io import provenance
-    from neuroalign.plan import parse_branch
+    from neuroalign.plan_models import parse_branch
 
     def files(paths):
         found = []

@@ -12,7 +12,7 @@ with job(snakemake):
     from neuroalign.evaluation.learning_curve import CurveFile, learning_curve
     from neuroalign.io import write_tsv
     from neuroalign.pairs.store import read_clips
-    from neuroalign.plan import parse_branch
+    from neuroalign.plan_models import parse_branch
 
     files = []
     for path in map(Path, snakemake.input.scores):

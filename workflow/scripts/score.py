@@ -14,7 +14,7 @@ with job(snakemake):
     from neuroalign.models.score import score_pairs
     from neuroalign.models.trained import load
     from neuroalign.pairs.stored import open_pairs
-    from neuroalign.plan import parse_branch
+    from neuroalign.plan_models import parse_branch
 
     fold, seed = parse_branch(snakemake.wildcards.branch)
     pairs = open_pairs(Path(snakemake.input.pairs[0]).parent, fold)

@@ -11,7 +11,7 @@ with job(snakemake):
     from neuroalign.config.train import Train
     from neuroalign.io import provenance
     from neuroalign.pairs.build import read_geometry
-    from neuroalign.plan import parse_branch
+    from neuroalign.plan_models import parse_branch
     from neuroalign.training.launch import run_stage
 
     fold, seed = parse_branch(snakemake.wildcards.branch)

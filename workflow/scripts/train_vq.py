@@ -10,7 +10,7 @@ from neuroalign.jobs import job
 with job(snakemake):
     from neuroalign.config.train import Train
     from neuroalign.io import provenance
-    from neuroalign.plan import parse_branch
+    from neuroalign.plan_models import parse_branch
     from neuroalign.training.launch import run_stage
 
     fold, seed = parse_branch(snakemake.wildcards.branch)
