@@ -78,6 +78,25 @@ def test_brain_and_video_of_a_clip_are_the_same_seconds(material, tmp_path):
     assert read_geometry(tmp_path / "pairs")["duration_s"] == 4.0
 
 
+@pytest.mark.parametrize(("guard", "reach"), [(6.0, 6.0), (40.0, 20.0)])
+def test_the_surround_of_a_training_clip_holds_no_second_of_a_test_clip(material, tmp_path, guard, reach):
+    """Features are film time: the mean around a clip says how far it reached, and the guard bounds it."""
+    build(material, tmp_path / "pairs", split=Split(by="time", guard_s=guard))
+    pairs = read_pairs(tmp_path / "pairs")
+    assert read_geometry(tmp_path / "pairs")["surround_s"] == reach
+    clips = pairs.clips.drop_duplicates("clip_id")
+    for clip in clips.itertuples():
+        row = pairs.video.rows_of([clip.clip_id])[0]
+        seconds = np.arange(int(FILMS[clip.stimulus])) + 0.5
+        near = seconds[(seconds > clip.start_s - reach) & (seconds < clip.start_s + 4 + reach)]
+        assert pairs.video.surround["z-low"][row, 0] == pytest.approx(near.mean(), abs=1e-3)
+        assert pairs.video.surround_share[row] == pytest.approx(len(near) / (4 + 2 * reach), abs=1e-6)
+        tested = clips[(clips["split"] == "test") & (clips["stimulus"] == clip.stimulus)]
+        if clip.split == "train":
+            for start in tested["start_s"]:
+                assert not ((near > start) & (near < start + 4)).any()
+
+
 def test_parts_are_read_with_their_video(material, tmp_path):
     build(material, tmp_path / "pairs", hrf=Hrf(method="shift"))
     pairs = read_pairs(tmp_path / "pairs")
